@@ -1,0 +1,1 @@
+"""Subcommands, one a file: signature, help, examples, one call."""

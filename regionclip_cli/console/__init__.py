@@ -1,0 +1,1 @@
+"""The only code that prints to a terminal or reads from one."""

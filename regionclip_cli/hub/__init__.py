@@ -1,0 +1,1 @@
+"""Models: catalog, download, cache, and the model in the package."""

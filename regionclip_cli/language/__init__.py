@@ -1,0 +1,1 @@
+"""Words: class names, templates, text embeddings, concept banks."""

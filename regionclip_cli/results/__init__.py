@@ -1,0 +1,1 @@
+"""Detections and the formats they are written in."""

@@ -1,0 +1,77 @@
+"""What a plugin hands over: frozen descriptions that name code by dotted path and import none of it.
+
+A plugin's entry point resolves to one of these objects. Reading it must stay cheap, so that listing every installed
+backbone or writer costs milliseconds; the code behind `network`, `loader` or `writer` is imported when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """An image encoder that yields a feature map and region embeddings from one open_clip model.
+
+    Attributes:
+        name: What recipes and model files call it, for example `clip-rn50`.
+        summary: One sentence for listings.
+        open_clip: Name of an open_clip model config, or the config itself (`embed_dim`, `vision_cfg`, `text_cfg`).
+        network: Registry config of the module; `type` is a dotted path to a `vision.backbones.base.Backbone` subclass,
+            the other keys are its keyword arguments.
+        channels: Channels of the feature map.
+        stride: Input pixels per feature-map cell.
+        pool_size: Side P of the RoIAlign grid that `pool` takes.
+        embed_dim: Dimension D of the region and text embeddings.
+        mean: Per-channel RGB mean of the training pixels, in 0..1.
+        std: Per-channel RGB standard deviation, in 0..1.
+    """
+
+    name: str
+    summary: str
+    open_clip: str | Mapping[str, Any]
+    network: Mapping[str, Any]
+    channels: int
+    stride: int
+    pool_size: int
+    embed_dim: int
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A set of images with boxes, captions or both.
+
+    Attributes:
+        name: What `--dataset` and recipes call it.
+        summary: One sentence for listings.
+        loader: Dotted path `package.module:function`; called with `options` as keywords, returns the records.
+        classes: Class names in label order; empty for caption-only sets.
+        options: Default keyword arguments of `loader`.
+    """
+
+    name: str
+    summary: str
+    loader: str
+    classes: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WriterSpec:
+    """One output format of `detect`.
+
+    Attributes:
+        name: What `--format` calls it.
+        summary: One sentence for listings: what is written, and where below the output folder.
+        writer: Dotted path `package.module:Class` of a `results.writers.base.Writer` subclass.
+        needs_pixels: Whether the writer draws on the image, so that the pixels must be kept until it is written.
+    """
+
+    name: str
+    summary: str
+    writer: str
+    needs_pixels: bool = False

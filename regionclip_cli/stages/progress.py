@@ -1,0 +1,43 @@
+"""How a stage tells its caller what it is doing, without knowing about terminals."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What a stage calls while it works. The command line draws it; a library user may pass `Silent()`."""
+
+    def start(self, task: str, total: int | None, unit: str) -> None:
+        """Begin a task of `total` units (None when unknown)."""
+
+    def advance(self, done: int = 1) -> None:
+        """Say that `done` more units are finished."""
+
+    def note(self, message: str) -> None:
+        """Say something a user may want to know."""
+
+    def warn(self, message: str) -> None:
+        """Say something that went wrong without stopping the work."""
+
+    def finish(self) -> None:
+        """End the task that `start` began."""
+
+
+class Silent:
+    """A `Progress` that says nothing."""
+
+    def start(self, task: str, total: int | None, unit: str) -> None:
+        """Ignore."""
+
+    def advance(self, done: int = 1) -> None:
+        """Ignore."""
+
+    def note(self, message: str) -> None:
+        """Ignore."""
+
+    def warn(self, message: str) -> None:
+        """Ignore."""
+
+    def finish(self) -> None:
+        """Ignore."""

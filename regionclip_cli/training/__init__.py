@@ -1,0 +1,1 @@
+"""Settings to runs, checkpoints in and out."""
