@@ -1,0 +1,141 @@
+"""What a model file says about itself: one JSON card in the header of one safetensors file.
+
+A model file holds named tensors and, under the metadata key `regionclip`, the card below. Reading the card touches the
+header alone, so listing every model on the machine costs milliseconds however large the files are.
+
+Tensor names: `clip.*` (an open_clip model: image tower `clip.visual.*`, text tower, `clip.logit_scale`),
+`teacher.visual.*`, `proposals.*`, `box_head.weight|bias`, `mask_head.*`, `classifier.train|test`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from regionclip_cli.errors import MissingError, UsageError
+
+METADATA_KEY = "regionclip"
+FORMAT = 1
+
+Part = Literal["visual", "text", "proposals", "teacher", "box_head", "mask_head", "classifier"]
+
+
+class ModelCard(BaseModel):
+    """The description that travels inside a model file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = Field(FORMAT, description="Version of this file layout.")
+    name: str = Field(description="What `--model` calls it.")
+    kind: Literal["detector", "proposals"] = Field(
+        "detector", description="`proposals` holds a proposal network alone, everything else is a detector."
+    )
+    backbone: str | None = Field(None, description="Name of the backbone; empty for proposal networks.")
+    clip: dict[str, Any] | None = Field(None, description="open_clip model config; empty means the backbone's own.")
+    pool_size: int | None = Field(None, description="Side P of the RoIAlign grid; empty means the backbone's own.")
+    proposals: dict[str, Any] | None = Field(None, description="Type and options of the proposal network inside.")
+    parts: tuple[Part, ...] = Field((), description="Which parts of a detector the file holds.")
+    teacher: str | None = Field(None, description="Name of the teacher's backbone, where a teacher tower is inside.")
+    templates: str = Field("clip-81", description="Prompt templates the model works best with.")
+    temperature: float = Field(0.01, gt=0, description="Divisor of the cosine similarity in the softmax.")
+    short_side: int = Field(800, ge=0, description="Shorter image side in pixels at test time; 0 leaves images as is.")
+    max_side: int = Field(1333, gt=0, description="Longest image side in pixels at test time.")
+    conf: float | None = Field(None, ge=0, le=1, description="Score below which detections are not worth showing.")
+    licence: str = Field("", description="Licence of the weights, where it is known.")
+    source: str = Field("", description="Where the weights come from.")
+    notes: str = Field("", description="Anything else a user should know.")
+
+    def metadata(self) -> dict[str, str]:
+        """Return the safetensors metadata that carries this card."""
+        return {METADATA_KEY: self.model_dump_json(exclude_defaults=False), "format": "pt"}
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read the card of a model file from its header.
+
+    Raises:
+        MissingError: There is no such file.
+        UsageError: The file is damaged, is no model file of this tool, or was written by a newer version of it.
+    """
+    text = read_metadata(path).get(METADATA_KEY)
+    if text is None:
+        raise UsageError(
+            f"{path} is a safetensors file but not a regionclip model.",
+            "A concept bank goes to --concepts; other weights are converted by `regionclip models add NAME FILE`.",
+        )
+    try:
+        raw = json.loads(text)
+        if isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
+            raise UsageError(
+                f"{path} has model file format {raw['format']}, and this version reads up to {FORMAT}.",
+                "Upgrade regionclip-cli.",
+            )
+        return ModelCard.model_validate(raw)
+    except (json.JSONDecodeError, ValidationError) as err:
+        first = err.errors()[0] if isinstance(err, ValidationError) else {"loc": (), "msg": str(err)}
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"The model card in {path} is not valid: {where or 'card'}: {first['msg']}.") from err
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file, empty where it has none; errors as `read_card`."""
+    return dict(read_header(path).get("__metadata__", {}))
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the JSON header of a safetensors file: {tensor name: {dtype, shape, data_offsets}}, `__metadata__`.
+
+    The file's size is checked against the header, so that a truncated file is found here and not while it is used.
+    """
+    header, _ = _header_and_start(path)
+    return header
+
+
+def fingerprint(path: Path) -> str:
+    """Return 16 hex digits that stay the same for the same model file and differ between models.
+
+    The header, the size and the first and last bytes of every tensor are hashed: a training step changes some of
+    them, and even a 1 GB file costs milliseconds. Caches of what a model computed are keyed by it.
+    """
+    header, start = _header_and_start(path)
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    digest.update(str(path.stat().st_size).encode())
+    with path.open("rb") as file:
+        for name in sorted(set(header) - {"__metadata__"}):
+            begin, end = header[name]["data_offsets"]
+            size = min(256, end - begin)
+            for offset in (begin, end - size):
+                file.seek(start + offset)
+                digest.update(file.read(size))
+    return digest.hexdigest()[:16]
+
+
+def _header_and_start(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the checked header and the file offset of the first tensor byte."""
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            size = path.stat().st_size
+            body = file.read(length) if 2 <= length <= size - 8 else b""
+    except FileNotFoundError as err:
+        raise MissingError(f"There is no model file {path}.") from err
+    except OSError as err:
+        raise UsageError(f"{path} cannot be read: {err.strerror or err}.") from err
+    try:
+        header = json.loads(body)
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        whole = max(ends, default=0) == size - 8 - length
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as err:
+        raise UsageError(
+            f"{path} is not a safetensors file.",
+            "Checkpoints of other kinds are converted by `regionclip models add NAME FILE`.",
+        ) from err
+    if not whole:
+        raise UsageError(f"{path} is damaged: its size does not match its header.", "Fetch or convert it again.")
+    return header, 8 + length
