@@ -1,0 +1,181 @@
+"""The root of the command line: global options, built-in and plugin commands, and the one error boundary.
+
+Only the command that was asked for is imported; all others are one line of help. That keeps `regionclip --help` well
+under half a second, and one broken command from breaking the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple, NoReturn
+
+import typer
+
+from regionclip_cli import __version__
+from regionclip_cli.console import Console, explain
+from regionclip_cli.errors import ExitCode
+
+PROGRAM = "regionclip"
+BROKEN_PIPE = 141
+"""What a shell reports for a program that the end of a pipe stopped: 128 + SIGPIPE."""
+
+
+class BuiltIn(NamedTuple):
+    """One line of the command table."""
+
+    name: str
+    location: str
+    summary: str
+
+
+BUILT_IN = (
+    BuiltIn("detect", "regionclip_cli.commands.detect:detect", "Find objects by name in images."),
+    BuiltIn("models", "regionclip_cli.commands.models:app", "List, fetch and add models."),
+    BuiltIn("plugins", "regionclip_cli.commands.plugins:app", "List and check what other packages add."),
+    BuiltIn("doctor", "regionclip_cli.commands.doctor:doctor", "Tell what this installation can do, and what is broken."),
+)
+
+HELP = """Find objects by name, in any photo.
+
+[bold]Examples:[/bold]
+  regionclip detect kitchen.jpg --classes "cat,kettle"
+  regionclip models ls
+  regionclip doctor
+"""
+
+
+def build_app(argv: Sequence[str]) -> typer.Typer:
+    """Return the root application in which the command that `argv` names is real and the others are summaries."""
+    app = typer.Typer(
+        name=PROGRAM,
+        help=HELP,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        callback=_root,
+    )
+    wanted = next((word for word in argv if not word.startswith("-")), "")
+    completing = f"_{PROGRAM.upper()}_COMPLETE" in os.environ
+    for command in BUILT_IN:
+        if completing or command.name == wanted:
+            _add(app, command)
+        else:
+            app.command(command.name, help=command.summary)(_not_loaded)
+    if wanted not in {command.name for command in BUILT_IN}:
+        from regionclip_cli.commands.plugin_commands import add_stubs
+
+        add_stubs(app, taken={command.name for command in BUILT_IN})
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: the only place where every exception ends.
+
+    Args:
+        argv: Words after the program name; None means those of this process.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    console = Console()
+    try:
+        code = _run(words, console)
+        console.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _reader_left()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the boundary
+        return _report(error, console)
+    finally:
+        console.close()
+
+
+def _run(words: Sequence[str], console: Console) -> int:
+    try:
+        result = build_app(words)(args=list(words), prog_name=PROGRAM, standalone_mode=False, obj=console)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise stop.__context__ from None
+        return stop.code if isinstance(stop.code, int) else ExitCode.OK if stop.code is None else ExitCode.BUG
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if result == ExitCode.INTERRUPTED:  # typer has turned Ctrl-C into this exit code
+        raise KeyboardInterrupt
+    return int(result) if isinstance(result, int) else ExitCode.OK
+
+
+def _report(error: BaseException, console: Console) -> int:
+    """Tell what ended the program, and return the exit code."""
+    console.close()
+    if isinstance(error, typer.TyperException):
+        return _report_usage(error, console)
+    failure = explain(error)
+    if console.verbosity > (0 if failure.bug else 1):
+        console.error("".join(traceback.format_exception(error)).rstrip())
+    console.error(failure.message, failure.hint)
+    return failure.code
+
+
+def _report_usage(error: typer.TyperException, console: Console) -> int:
+    """Tell what is wrong with the words on the command line. Empty when it was help that was asked for."""
+    message = error.format_message()
+    if message:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else PROGRAM
+        option = getattr(error, "option_name", "")
+        hint = f"See `{path} --help`."
+        if path != PROGRAM and option in ROOT_OPTIONS:
+            hint = f"{option} goes right after `{PROGRAM}`, before the command."
+        console.error(message, hint)
+    return error.exit_code
+
+
+def _reader_left() -> int:
+    """End quietly after whoever read our output (`| head`) closed the pipe."""
+    # What is still buffered would raise once more when the interpreter closes stdout.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+def _add(app: typer.Typer, command: BuiltIn) -> None:
+    module, _, attribute = command.location.partition(":")
+    code: Any = getattr(importlib.import_module(module), attribute)
+    if isinstance(code, typer.Typer):
+        app.add_typer(code, name=command.name)
+    else:
+        app.command(command.name)(code)
+
+
+def _not_loaded() -> NoReturn:
+    raise RuntimeError("a command was called that build_app() did not load")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        Console().line(f"{PROGRAM} {__version__}")
+        raise typer.Exit()
+
+
+ROOT_OPTIONS = {"-q", "--quiet", "-v", "--verbose", "--offline", "--version"}
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print data, warnings and errors only.")] = False,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Say more; show tracebacks. Twice: all that is logged.")
+    ] = 0,
+    offline: Annotated[bool, typer.Option("--offline", help="Use nothing from the network.")] = False,
+) -> None:
+    from regionclip_cli.console.logs import listening
+
+    console = context.ensure_object(Console)
+    console.quiet, console.verbosity = quiet, verbose
+    context.with_resource(listening(console))
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,0 +1,49 @@
+"""Tables for people: fitted to a terminal, plain and uncut in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+GAP = "  "
+
+
+def write_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a heading and rows to `stream`.
+
+    On a terminal, long cells are folded so that each row fits its width. In a pipe or file nothing is folded or cut:
+    columns are padded with spaces and each row is exactly one line.
+
+    Raises:
+        ValueError: A row has another number of cells than there are columns.
+    """
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    for row in cells:
+        if len(row) != len(columns):
+            raise ValueError(f"a row of {len(row)} cells in a table of {len(columns)} columns: {row}")
+    if stream.isatty():
+        _write_fitted(stream, columns, cells)
+    else:
+        _write_plain(stream, columns, cells)
+
+
+def _write_fitted(stream: TextIO, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    RichConsole(file=stream).print(table)
+
+
+def _write_plain(stream: TextIO, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    lines = [[" ".join(cell.split()) for cell in row] for row in [columns, *cells]]
+    widths = [max(len(row[index]) for row in lines) for index in range(len(columns))]
+    for row in lines:
+        stream.write(GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    stream.flush()
