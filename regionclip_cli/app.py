@@ -9,17 +9,18 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
 from regionclip_cli import __version__
-from regionclip_cli.console import Console, explain
-from regionclip_cli.errors import ExitCode
+from regionclip_cli.console import Console, report
+from regionclip_cli.errors import ExitCode, RegionClipError
 
 PROGRAM = "regionclip"
+ROOT_OPTIONS = frozenset({"-q", "--quiet", "-v", "--verbose", "--offline", "--version"})
+PASSES_FROM_PLUGINS = (RegionClipError, typer.TyperException, typer.Abort, typer.Exit, SystemExit)
 BROKEN_PIPE = 141
 """What a shell reports for a program that the end of a pipe stopped: 128 + SIGPIPE."""
 
@@ -36,7 +37,7 @@ BUILT_IN = (
     BuiltIn("detect", "regionclip_cli.commands.detect:detect", "Find objects by name in images."),
     BuiltIn("models", "regionclip_cli.commands.models:app", "List, fetch and add models."),
     BuiltIn("plugins", "regionclip_cli.commands.plugins:app", "List and check what other packages add."),
-    BuiltIn("doctor", "regionclip_cli.commands.doctor:doctor", "Tell what this installation can do, and what is broken."),
+    BuiltIn("doctor", "regionclip_cli.commands.doctor:doctor", "Tell what this installation has, and what is broken."),
 )
 
 HELP = """Find objects by name, in any photo.
@@ -66,9 +67,7 @@ def build_app(argv: Sequence[str]) -> typer.Typer:
         else:
             app.command(command.name, help=command.summary)(_not_loaded)
     if wanted not in {command.name for command in BUILT_IN}:
-        from regionclip_cli.commands.plugin_commands import add_stubs
-
-        add_stubs(app, taken={command.name for command in BUILT_IN})
+        _add_plugin_commands(app)
     return app
 
 
@@ -87,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_left()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the boundary
-        return _report(error, console)
+        return report(error, console, PROGRAM, ROOT_OPTIONS)
     finally:
         console.close()
 
@@ -106,32 +105,6 @@ def _run(words: Sequence[str], console: Console) -> int:
     return int(result) if isinstance(result, int) else ExitCode.OK
 
 
-def _report(error: BaseException, console: Console) -> int:
-    """Tell what ended the program, and return the exit code."""
-    console.close()
-    if isinstance(error, typer.TyperException):
-        return _report_usage(error, console)
-    failure = explain(error)
-    if console.verbosity > (0 if failure.bug else 1):
-        console.error("".join(traceback.format_exception(error)).rstrip())
-    console.error(failure.message, failure.hint)
-    return failure.code
-
-
-def _report_usage(error: typer.TyperException, console: Console) -> int:
-    """Tell what is wrong with the words on the command line. Empty when it was help that was asked for."""
-    message = error.format_message()
-    if message:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else PROGRAM
-        option = getattr(error, "option_name", "")
-        hint = f"See `{path} --help`."
-        if path != PROGRAM and option in ROOT_OPTIONS:
-            hint = f"{option} goes right after `{PROGRAM}`, before the command."
-        console.error(message, hint)
-    return error.exit_code
-
-
 def _reader_left() -> int:
     """End quietly after whoever read our output (`| head`) closed the pipe."""
     # What is still buffered would raise once more when the interpreter closes stdout.
@@ -148,6 +121,34 @@ def _add(app: typer.Typer, command: BuiltIn) -> None:
         app.command(command.name)(code)
 
 
+def _add_plugin_commands(app: typer.Typer) -> None:
+    """Add one line for each command of other packages; its code is imported when it is called."""
+    from regionclip_cli import plugins
+
+    taken = {command.name for command in BUILT_IN}
+    for entry in plugins.entries("commands"):
+        if entry.name in taken:  # `regionclip plugins ls` tells of it
+            continue
+        taken.add(entry.name)
+        app.command(
+            entry.name,
+            help=f"From the package {entry.distribution}.",
+            rich_help_panel="Commands of plugins",
+            add_help_option=False,
+            context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        )(_plugin_command)
+
+
+def _plugin_command(context: typer.Context) -> Any:
+    """Load the plugin behind this command and hand it the rest of the line; what breaks there is the plugin's."""
+    from regionclip_cli import plugins
+
+    entry = plugins.lookup("commands", str(context.info_name))
+    plugin: typer.Typer = plugins.load(entry)
+    with plugins.blame(entry, allowed=PASSES_FROM_PLUGINS):
+        return plugin(args=context.args, prog_name=context.command_path, standalone_mode=False, obj=context.obj)
+
+
 def _not_loaded() -> NoReturn:
     raise RuntimeError("a command was called that build_app() did not load")
 
@@ -156,9 +157,6 @@ def _show_version(asked: bool) -> None:
     if asked:
         Console().line(f"{PROGRAM} {__version__}")
         raise typer.Exit()
-
-
-ROOT_OPTIONS = {"-q", "--quiet", "-v", "--verbose", "--offline", "--version"}
 
 
 def _root(

@@ -19,7 +19,7 @@ function, right before the one call:
     ) -> ExitCode:
         '''Find objects by name in images.
 
-        Examples:
+        [bold]Examples:[/bold]
           regionclip detect kitchen.jpg --classes "cat,kettle"
         '''
         console = ctx.ensure_object(Console)                       # from regionclip_cli.console import Console
@@ -38,7 +38,7 @@ What a command may rely on:
   (only with `-v`) go to stderr. `console.progress()` is a `Progress` for a stage: a bar on a terminal, else a line
   every 5 %. All of them mind `-q`, `NO_COLOR` and pipes.
 * `-q`, `-v`, `--offline`, `--version` belong to the root and are never repeated in a command. `--offline` sets
-  `HF_HUB_OFFLINE=1` in this process before the command is imported.
-* The docstring is the help text, in Rich markup: line breaks after its first paragraph stay as written (keep lines under
-  76 characters), and a literal `[` that could be read as a style is written as a backslash and `[`.
+  `HF_HUB_OFFLINE=1` in this process before the command runs.
+* The docstring is the help text, in Rich markup: line breaks after its first paragraph stay as written (keep lines
+  under 76 characters), and a literal `[` that could be read as a style is written as a backslash and `[`.
 """

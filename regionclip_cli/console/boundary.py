@@ -6,9 +6,16 @@ Only `app.main` catches everything; this module decides what each kind of except
 from __future__ import annotations
 
 import errno
-from typing import NamedTuple
+import traceback
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
 
 from regionclip_cli.errors import ExitCode, RegionClipError
+
+if TYPE_CHECKING:
+    from regionclip_cli.console.terminal import Console
 
 DISK_SENTENCES = {
     errno.ENOSPC: ("The disk is full", "Free some space or choose another folder, then run the same command again."),
@@ -64,3 +71,37 @@ def explain(error: BaseException) -> Failure:
         ExitCode.BUG,
         bug=True,
     )
+
+
+def report(error: BaseException, console: Console, program: str, root_options: Collection[str] = ()) -> int:
+    """Tell the user what ended the program, and return the exit code.
+
+    The traceback of a bug is shown with `-v`, that of any other failure with `-vv`.
+
+    Args:
+        error: What was raised.
+        console: Where to tell it.
+        program: What the user typed first.
+        root_options: Options that are understood only right after `program`.
+    """
+    console.close()
+    if isinstance(error, typer.TyperException):
+        return _report_usage(error, console, program, root_options)
+    failure = explain(error)
+    if console.verbosity > (0 if failure.bug else 1):
+        console.detail("".join(traceback.format_exception(error)).rstrip())
+    console.error(failure.message, failure.hint)
+    return failure.code
+
+
+def _report_usage(error: typer.TyperException, console: Console, program: str, root_options: Collection[str]) -> int:
+    message = error.format_message()
+    if message:  # empty when a group was called without a verb: its help is on the screen already
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else program
+        option = getattr(error, "option_name", "")
+        hint = f"See `{path} --help`."
+        if path != program and option in root_options:
+            hint = f"{option} goes right after `{program}`, before the command."
+        console.error(message, hint)
+    return error.exit_code

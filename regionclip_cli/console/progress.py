@@ -99,7 +99,14 @@ class BarProgress:
 
     def start(self, task: str, total: int | None, unit: str) -> None:
         """Begin a task of `total` units (None when unknown)."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
         from rich.text import Text
 
         class Rate(ProgressColumn):
