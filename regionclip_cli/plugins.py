@@ -19,9 +19,12 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, overload
 
+from regionclip_cli import __version__
 from regionclip_cli.errors import PluginError, RegionClipError, UsageError, did_you_mean
 from regionclip_cli.specs import BackboneSpec, DatasetSpec, WriterSpec
 
+OWN = "regionclip-cli"
+"""The distribution that our own specs come from."""
 SWITCH = "REGIONCLIP_PLUGINS"
 Spec = BackboneSpec | DatasetSpec | WriterSpec
 SPECS: Mapping[str, type[Any]] = {"backbones": BackboneSpec, "datasets": DatasetSpec, "writers": WriterSpec}
@@ -177,7 +180,7 @@ def describe() -> list[Offer]:
     found = []
     for kind in KINDS:
         for name, spec in _built_in(kind).items():
-            found.append(Offer(kind, name, "regionclip-cli", _own_version(), spec.summary))
+            found.append(Offer(kind, name, OWN, __version__, spec.summary))
         offered = entries(kind)
         for entry in offered:
             twins = [other.distribution for other in offered if other.name == entry.name and other != entry]
@@ -189,6 +192,11 @@ def describe() -> list[Offer]:
                     problem = str(err)
             found.append(Offer(kind, entry.name, entry.distribution, entry.version, summary, problem))
     return found
+
+
+def removal(distribution: str) -> str:
+    """Return the hint on how to be rid of a broken plugin."""
+    return f"Remove it with `pip uninstall {distribution}`, or ignore all plugins with {SWITCH}=''."
 
 
 def _built_in(kind: str) -> Mapping[str, Any]:
@@ -218,7 +226,7 @@ def _summary(target: Any) -> str:
 def _refusal(entry: Entry, reason: str) -> PluginError:
     return PluginError(
         f"The {entry.kind[:-1]} {entry.name!r} of the plugin {entry.distribution} {entry.version} is broken: {reason}.",
-        f"Remove it with `pip uninstall {entry.distribution}`, or ignore all plugins with {SWITCH}=''.",
+        removal(entry.distribution),
     )
 
 
@@ -226,12 +234,6 @@ def _origin(point: EntryPoint) -> tuple[str, str]:
     if point.dist is None:
         return "unknown", ""
     return point.dist.name or "unknown", point.dist.version or ""
-
-
-def _own_version() -> str:
-    from regionclip_cli import __version__
-
-    return __version__
 
 
 def _allowed() -> frozenset[str] | None:

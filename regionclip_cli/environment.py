@@ -1,0 +1,131 @@
+"""Facts about this machine and installation that cost nothing to learn: no library is imported to ask for its version.
+
+`regionclip doctor` shows them, and a run folder keeps them so that a result can be traced to what made it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+NEEDED = (
+    "torch",
+    "torchvision",
+    "mmdet",
+    "mmengine",
+    "open_clip_torch",
+    "timm",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "huggingface-hub",
+    "supervision",
+    "faster-coco-eval",
+    "pycocotools",
+    "pydantic",
+    "typer",
+    "rich",
+)
+"""Distributions that this package stands on and whose version can matter for a result."""
+MMCV = ("mmcv", "mmcv-lite")
+"""Either of these provides the module `mmcv`; only the first has compiled operators."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The computer and the Python on it.
+
+    Attributes:
+        python: Version of the interpreter.
+        executable: The interpreter that runs this.
+        platform: Operating system and processor.
+        cores: Processor cores this process may use.
+        memory_gib: Main memory in GiB, None where the system does not tell.
+    """
+
+    python: str
+    executable: str
+    platform: str
+    cores: int
+    memory_gib: float | None
+
+
+def machine() -> Machine:
+    """Return facts about the computer and the interpreter."""
+    return Machine(
+        python=platform.python_version(),
+        executable=sys.executable,
+        platform=platform.platform(),
+        cores=_cores(),
+        memory_gib=_memory_gib(),
+    )
+
+
+def versions() -> dict[str, str | None]:
+    """Return the installed version of this package and of what it stands on, by distribution; None when absent.
+
+    Of full mmcv and mmcv-lite only what is installed is listed; `mmcv-lite` with None when neither is.
+    """
+    mmcv = [name for name in MMCV if _version(name)] or [MMCV[-1]]
+    return {name: _version(name) for name in ("regionclip-cli", *NEEDED, *mmcv)}
+
+
+def missing() -> list[str]:
+    """Return the distributions that this package needs and that are not installed."""
+    return [name for name, text in versions().items() if text is None and name != "regionclip-cli"]
+
+
+def facts() -> dict[str, Any]:
+    """Return machine and versions as one JSON-ready mapping, for run files."""
+    return {"machine": asdict(machine()), "versions": versions()}
+
+
+def folder_size(folder: Path) -> int:
+    """Return the bytes that the files below `folder` hold; 0 when it does not exist."""
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_size
+            except FileNotFoundError:  # another process tidied up in between
+                continue
+    return total
+
+
+def spell_bytes(size: int) -> str:
+    """Return a size as a person reads it.
+
+    >>> spell_bytes(999), spell_bytes(27_400_000)
+    ('999 B', '27.4 MB')
+    """
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):  # not a POSIX system, or one that does not tell
+        return None

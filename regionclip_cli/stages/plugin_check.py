@@ -1,0 +1,137 @@
+"""Try what plugins promise: build each backbone, open each writer, list each dataset's classes, load each command."""
+
+from __future__ import annotations
+
+import math
+import pkgutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from regionclip_cli import plugins
+from regionclip_cli.errors import PluginError, RegionClipError
+from regionclip_cli.specs import BackboneSpec, DatasetSpec
+from regionclip_cli.stages.progress import Progress
+
+REGIONS = 2
+"""Regions R that a backbone pools in its check."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of checking one thing.
+
+    Attributes:
+        kind: One of `plugins.KINDS`.
+        name: What users type.
+        distribution: The package it comes from.
+        fact: What it showed, when it kept its promise.
+        problem: What it broke, empty when nothing.
+        hint: What to do about the problem.
+    """
+
+    kind: str
+    name: str
+    distribution: str
+    fact: str = ""
+    problem: str = ""
+    hint: str = ""
+
+
+def check(progress: Progress, *, built_in: bool = False) -> list[Outcome]:
+    """Try every plugin, one after the other; what one breaks costs only its own line.
+
+    Args:
+        progress: Told of each plugin that is done.
+        built_in: Try what comes with this package too, which builds some large networks.
+    """
+    offers = [offer for offer in plugins.describe() if built_in or offer.distribution != plugins.OWN]
+    outcomes = []
+    progress.start("plugins", len(offers), "checks")
+    for offer in offers:
+        outcomes.append(_try(offer))
+        progress.advance()
+    progress.finish()
+    return outcomes
+
+
+def _try(offer: plugins.Offer) -> Outcome:
+    """Check one offer and turn whatever its code raises into its problem."""
+
+    def outcome(fact: str = "", problem: str = "", hint: str = "") -> Outcome:
+        return Outcome(offer.kind, offer.name, offer.distribution, fact, problem, hint)
+
+    if offer.problem:
+        return outcome(problem=offer.problem)
+    hint = "" if offer.distribution == plugins.OWN else plugins.removal(offer.distribution)
+    try:
+        return outcome(fact=CHECKS[offer.kind](plugins.find(offer.kind, offer.name)))
+    except RegionClipError as err:
+        return outcome(problem=err.message, hint=err.hint or hint)
+    except Exception as err:  # noqa: BLE001 - code of other people may raise anything, and costs only itself
+        return outcome(problem=f"{type(err).__name__}: {' '.join(str(err).split())}", hint=hint)
+
+
+def check_backbone(spec: BackboneSpec) -> str:
+    """Build the network with random weights, send a small image through it, and compare shapes with the promises.
+
+    Raises:
+        PluginError: A shape is another one, or a number is not finite.
+    """
+    import torch
+
+    from regionclip_cli.vision.backbones.build import build_backbone
+
+    backbone = build_backbone(spec.name).eval()
+    height, width = 4 * spec.stride, 6 * spec.stride
+    with torch.inference_mode():
+        features = backbone.trunk(backbone.normalise(torch.full((1, 3, height, width), 128.0)))
+        regions = torch.zeros(REGIONS, spec.channels, spec.pool_size, spec.pool_size)
+        embeddings = backbone.pool(regions)
+    cells = (math.ceil(height / spec.stride), math.ceil(width / spec.stride))
+    _expect(spec.name, f"trunk of a {width}x{height} image", (1, spec.channels, *cells), tuple(features.shape))
+    _expect(spec.name, f"pool of {REGIONS} regions", (REGIONS, spec.embed_dim), tuple(embeddings.shape))
+    if backbone.pool_size != spec.pool_size:
+        raise PluginError(f"Backbone {spec.name!r} promises pool_size {spec.pool_size} and has {backbone.pool_size}.")
+    if not (features.isfinite().all() and embeddings.isfinite().all()):
+        raise PluginError(f"Backbone {spec.name!r} with random weights computes numbers that are not finite.")
+    weights = sum(parameter.numel() for parameter in backbone.parameters())
+    return f"{weights / 1e6:.1f} M weights, stride {spec.stride}, D = {spec.embed_dim}"
+
+
+def check_dataset(spec: DatasetSpec) -> str:
+    """Find the loader and look at the class names; no picture is read.
+
+    Raises:
+        PluginError: The loader does not exist or cannot be called, or a class name is empty or there twice.
+    """
+    try:
+        loader = pkgutil.resolve_name(spec.loader)
+    except (AttributeError, ImportError, ValueError) as err:
+        raise PluginError(f"Dataset {spec.name!r} names a loader {spec.loader!r} that is not there: {err}") from err
+    if not callable(loader):
+        raise PluginError(f"Dataset {spec.name!r} names a loader {spec.loader!r} that is not a function.")
+    twice = [name for name, times in Counter(spec.classes).items() if times > 1]
+    if twice:
+        raise PluginError(f"Dataset {spec.name!r} has classes twice: {', '.join(twice)}.")
+    if not all(name.strip() for name in spec.classes):
+        raise PluginError(f"Dataset {spec.name!r} has a class without a name.")
+    return f"{len(spec.classes)} classes: {', '.join(spec.classes)}" if spec.classes else "captions, no classes"
+
+
+def check_command(command: Any) -> str:
+    """Say what loading the command has shown already: that it is a `typer.Typer`."""
+    return "loads"
+
+
+def _expect(name: str, what: str, promised: tuple[int, ...], found: tuple[int, ...]) -> None:
+    if promised != found:
+        raise PluginError(f"Backbone {name!r}: the {what} has shape {found}, its spec promises {promised}.")
+
+
+CHECKS: dict[str, Callable[[Any], str]] = {
+    "backbones": check_backbone,
+    "datasets": check_dataset,
+    "commands": check_command,
+}
