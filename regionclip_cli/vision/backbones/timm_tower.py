@@ -1,0 +1,114 @@
+"""timm towers: trunk = the stages up to stride 16, pool = the remaining stages, the head and CLIP's projection.
+
+A tower trained with CLIP's loss is cut where the paper cuts its ResNets: before the last stage, whose input has
+stride 16. `feature_info` tells where that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from open_clip.timm_model import TimmModel
+from timm.models import ConvNeXt, EfficientNet
+from torch import Tensor, nn
+
+from regionclip_cli.errors import UsageError
+from regionclip_cli.registry import MODELS
+from regionclip_cli.vision.backbones.base import Backbone
+
+STRIDE = 16
+
+
+@MODELS.register_module()
+class TimmTower(Backbone):
+    """An open_clip `TimmModel` of timm's EfficientNet or ConvNeXt classes as a detection backbone.
+
+    timm's EfficientNet class also covers MobileNet-V2, MixNet, MnasNet and others; its ConvNeXt class covers V2.
+
+    Args:
+        visual: The tower.
+        mean: RGB mean, 0..1.
+        std: RGB standard deviation, 0..1.
+        pool_size: Side P of the RoIAlign grid; None means an image's own size at stride 16 (14 for 224 pixels).
+
+    Raises:
+        UsageError: `visual` is another network, or has no stage that ends at stride 16.
+    """
+
+    def __init__(
+        self, visual: nn.Module, mean: Sequence[float], std: Sequence[float], pool_size: int | None = None
+    ) -> None:
+        if not isinstance(visual, TimmModel):
+            raise UsageError(f"A timm tower is needed here, not a {type(visual).__name__}.")
+        entrance, blocks, ending = _parts(visual.trunk)
+        cut = _cut(visual.trunk, len(blocks))
+        super().__init__(
+            visual,
+            channels=cut.channels,
+            stride=STRIDE,
+            pool_size=pool_size or max(1, visual.image_size[0] // STRIDE),
+            embed_dim=_embed_dim(visual),
+            mean=mean,
+            std=std,
+        )
+        # Plain tuples, so that no parameter is registered twice under a second name.
+        self.entrance = tuple(entrance)
+        self.early = tuple(blocks[: cut.blocks])
+        self.late = (*blocks[cut.blocks :], *ending)
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Return the features at stride 16: normalised images (B, 3, H, W) -> (B, channels, H/16, W/16) rounded up."""
+        x = images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
+        for module in (*self.entrance, *self.early):
+            x = module(x)
+        return x
+
+    def pool(self, regions: Tensor) -> Tensor:
+        """Return what the rest of the tower makes of regions: (R, channels, P, P) -> (R, D)."""
+        for module in self.late:
+            regions = module(regions)
+        return self.visual.head(self.visual.trunk.forward_head(regions))
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """List the stem, each stage of blocks, and what follows them."""
+        groups = [self.entrance, *((block,) for block in (*self.early, *self.late)), (self.visual.head,)]
+        listed = [[p for module in group for p in module.parameters()] for group in groups]
+        return [group for group in listed if group]
+
+
+class _Cut(NamedTuple):
+    """Where a tower is cut: after how many blocks, and with how many channels."""
+
+    blocks: int
+    channels: int
+
+
+def _parts(trunk: nn.Module) -> tuple[list[nn.Module], list[nn.Module], list[nn.Module]]:
+    """Return what runs before the blocks, the blocks, and what runs between them and `forward_head`."""
+    if isinstance(trunk, EfficientNet):
+        return [trunk.conv_stem, trunk.bn1], list(trunk.blocks), [trunk.conv_head, trunk.bn2]
+    if isinstance(trunk, ConvNeXt):
+        return [trunk.stem], list(trunk.stages), [trunk.norm_pre]
+    raise UsageError(
+        f"timm's {type(trunk).__name__} cannot be cut into a trunk and a pool.",
+        "Use a model of timm's EfficientNet or ConvNeXt classes, or write a backbone plugin.",
+    )
+
+
+def _cut(trunk: nn.Module, blocks: int) -> _Cut:
+    """Find the last block at stride 16 in timm's `feature_info`, whose entries name modules such as `blocks.4`."""
+    for entry in trunk.feature_info:
+        last = int(entry["module"].rsplit(".", 1)[-1])
+        if entry["reduction"] == STRIDE and last + 1 < blocks:
+            return _Cut(last + 1, entry["num_chs"])
+    raise UsageError(
+        f"This {type(trunk).__name__} has no stage that ends at stride {STRIDE} with another one after it."
+    )
+
+
+def _embed_dim(visual: TimmModel) -> int:
+    """Return the dimension that the projection ends in, or the trunk's own when there is none."""
+    linear = [module for module in visual.head.modules() if isinstance(module, nn.Linear)]
+    return linear[-1].out_features if linear else visual.trunk.num_classes or visual.trunk.num_features
