@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import pkgutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from regionclip_cli import plugins
 from regionclip_cli.errors import PluginError, RegionClipError
-from regionclip_cli.specs import BackboneSpec, DatasetSpec
+from regionclip_cli.specs import BackboneSpec, DatasetSpec, WriterSpec
 from regionclip_cli.stages.progress import Progress
 
 REGIONS = 2
@@ -120,6 +122,43 @@ def check_dataset(spec: DatasetSpec) -> str:
     return f"{len(spec.classes)} classes: {', '.join(spec.classes)}" if spec.classes else "captions, no classes"
 
 
+def check_writer(spec: WriterSpec) -> str:
+    """Write two toy images, one with nothing found in it, into a temporary folder, and look at what is there.
+
+    Raises:
+        PluginError: The class is not a writer, an output it names is missing afterwards, or a `.part` file is left.
+    """
+    import numpy as np
+
+    from regionclip_cli.results.detections import ImageDetections
+    from regionclip_cli.results.writers.base import Writer
+
+    try:
+        made = pkgutil.resolve_name(spec.writer)
+    except (AttributeError, ImportError, ValueError) as err:
+        raise PluginError(f"Writer {spec.name!r} names a class {spec.writer!r} that is not there: {err}") from err
+    if not (isinstance(made, type) and issubclass(made, Writer)):
+        raise PluginError(f"Writer {spec.name!r} names {spec.writer!r}, which is not a Writer class.")
+    boxes, scores = np.array([[4, 4, 20, 16]], np.float32), np.array([0.75], np.float32)
+    found = ImageDetections("a.jpg", 32, 24, boxes, scores, ("kettle",), np.array([1]))
+    nothing = ImageDetections("folder/b.jpg", 32, 24, boxes[:0], scores[:0], (), np.array([], int))
+    pixels = np.zeros((24, 32, 3), np.uint8) if spec.needs_pixels else None
+    with tempfile.TemporaryDirectory(prefix="regionclip-check-") as temporary:
+        folder = Path(temporary, "out")
+        writer = made()
+        writer.open(folder, ("cat", "kettle"), resume=False)
+        for detections in (found, nothing):
+            writer.write(detections, pixels)
+        writer.close()
+        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        half = [name for name in names if name.endswith(".part")]
+        absent = [name for name in writer.outputs if not name.endswith(".part") and not (folder / name).exists()]
+    if half or absent:
+        trouble = f"leaves {', '.join(half)} behind" if half else f"promises {', '.join(absent)} and did not write it"
+        raise PluginError(f"Writer {spec.name!r} {trouble}.")
+    return f"wrote {', '.join(names) or 'nothing'}"
+
+
 def check_command(command: Any) -> str:
     """Say what loading the command has shown already: that it is a `typer.Typer`."""
     return "loads"
@@ -133,5 +172,6 @@ def _expect(name: str, what: str, promised: tuple[int, ...], found: tuple[int, .
 CHECKS: dict[str, Callable[[Any], str]] = {
     "backbones": check_backbone,
     "datasets": check_dataset,
+    "writers": check_writer,
     "commands": check_command,
 }
