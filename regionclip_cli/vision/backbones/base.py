@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,8 @@ class Backbone(nn.Module, ABC):
         mean: RGB mean of the training pixels, in 0..1.
         std: RGB standard deviation of the training pixels, in 0..1.
     """
+
+    visual: Any  # an open_clip tower; each family knows its own attributes
 
     def __init__(
         self,
@@ -145,9 +147,7 @@ class Backbone(nn.Module, ABC):
         """
         known = self.stages()
         if not 0 <= stages <= len(known):
-            raise UsageError(
-                f"This backbone has {len(known)} stages; {stages} cannot be frozen.", f"Use 0 to {len(known)}."
-            )
+            raise UsageError(f"{stages} stages cannot be frozen.", f"This backbone has {len(known)} of them.")
         for parameter in (parameter for stage in known[:stages] for parameter in stage):
             parameter.requires_grad_(False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import open_clip
@@ -48,7 +48,7 @@ def build_clip(config: Mapping[str, Any], *, empty: bool = False) -> open_clip.C
     text, vision = dict(config.get("text_cfg") or {}), dict(config.get("vision_cfg") or {})
     if text.get("hf_model_name") or config.get("multimodal_cfg") or config.get("custom_text"):
         raise UsageError(
-            "Only CLIP models with CLIP's own text tower are supported; this config describes another kind."
+            "This config describes a model with another text tower than CLIP's own, which is not supported."
         )
     vision["timm_model_pretrained"] = False
     arguments = {key: config[key] for key in _ARGUMENTS if key in config} | {"text_cfg": text, "vision_cfg": vision}
@@ -92,7 +92,7 @@ def build_backbone(
     return backbone
 
 
-def _network(spec: BackboneSpec) -> type[Backbone]:
+def _network(spec: BackboneSpec) -> Callable[..., Backbone]:
     """Import the class that a spec names by dotted path.
 
     Raises:
@@ -125,7 +125,7 @@ def _fill_buffers(clip: open_clip.CLIP) -> None:
     for module in clip.modules():
         if isinstance(module, BATCH_NORMS) and module.running_mean is not None:
             module.running_mean = torch.zeros_like(module.running_mean, device="cpu")
-            module.running_var = torch.ones_like(module.running_var, device="cpu")
+            module.running_var = torch.ones_like(module.running_mean)
             module.num_batches_tracked = torch.tensor(0)
     if clip.attn_mask is not None:
         clip.attn_mask = torch.full(clip.attn_mask.shape, float("-inf")).triu_(1)

@@ -1,4 +1,4 @@
-"""CLIP's modified ResNets: trunk = stem to `layer3` (stride 16), pool = `layer4` and attention (RegionCLIP section 3.1).
+"""CLIP's modified ResNets: trunk = stem to `layer3` (stride 16), pool = `layer4` and attention (RegionCLIP 3.1).
 
 They differ from the ResNets of detection in three ways: a stem of three convolutions, average pooling instead of
 strides in convolutions, and attention pooling at the end. The attention has one learned position per cell of a

@@ -7,7 +7,7 @@ stride 16. `feature_info` tells where that is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from open_clip.timm_model import TimmModel
@@ -85,7 +85,7 @@ class _Cut(NamedTuple):
     channels: int
 
 
-def _parts(trunk: nn.Module) -> tuple[list[nn.Module], list[nn.Module], list[nn.Module]]:
+def _parts(trunk: Any) -> tuple[list[nn.Module], list[nn.Module], list[nn.Module]]:
     """Return what runs before the blocks, the blocks, and what runs between them and `forward_head`."""
     if isinstance(trunk, EfficientNet):
         return [trunk.conv_stem, trunk.bn1], list(trunk.blocks), [trunk.conv_head, trunk.bn2]
@@ -97,15 +97,13 @@ def _parts(trunk: nn.Module) -> tuple[list[nn.Module], list[nn.Module], list[nn.
     )
 
 
-def _cut(trunk: nn.Module, blocks: int) -> _Cut:
+def _cut(trunk: Any, blocks: int) -> _Cut:
     """Find the last block at stride 16 in timm's `feature_info`, whose entries name modules such as `blocks.4`."""
     for entry in trunk.feature_info:
         last = int(entry["module"].rsplit(".", 1)[-1])
         if entry["reduction"] == STRIDE and last + 1 < blocks:
             return _Cut(last + 1, entry["num_chs"])
-    raise UsageError(
-        f"This {type(trunk).__name__} has no stage that ends at stride {STRIDE} with another one after it."
-    )
+    raise UsageError(f"This {type(trunk).__name__} has no stage that ends at stride {STRIDE} before another one.")
 
 
 def _embed_dim(visual: TimmModel) -> int:

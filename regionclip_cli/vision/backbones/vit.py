@@ -99,7 +99,7 @@ class DenseViT(Backbone):
 
 
 def attend_to_self(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
-    """Return what `block` makes of tokens (B, n, c) when each attends to itself only: attention becomes its value path."""
+    """Return what `block` makes of tokens (B, n, c) when each attends to itself only, so that only values matter."""
     attention = block.attn
     channels = x.shape[-1]
     value_weight = attention.in_proj_weight[2 * channels :]

@@ -1,6 +1,6 @@
 """RoIAlign as two small matrix products.
 
-RoIAlign (Mask R-CNN, section 3) divides a box into P x P bins, reads the feature map at a few points in each by bilinear
+RoIAlign (Mask R-CNN, section 3) divides a box into P x P bins, reads the map at a few points in each by bilinear
 interpolation, and averages. Points form a grid and bilinear interpolation is a product of two linear ones, so the whole
 is linear in the map, and the two axes separate:
 
