@@ -1,0 +1,215 @@
+"""The open-vocabulary detector: trunk, proposals, region embeddings, and a vocabulary that is told at run time.
+
+Letters: B images, K proposals of an image, C classes, D embedding. Boxes are xyxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.detectors import BaseDetector
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from regionclip_cli.registry import MODELS
+from regionclip_cli.vision import roi_training
+from regionclip_cli.vision.backbones.base import Backbone
+from regionclip_cli.vision.backbones.build import build_backbone
+from regionclip_cli.vision.classifier import ConceptClassifier, fuse
+from regionclip_cli.vision.postprocess import select_detections
+from regionclip_cli.vision.proposals.base import Proposals, ProposalSource
+from regionclip_cli.vision.proposals.build import build_proposals
+from regionclip_cli.vision.region_encoder import RegionEncoder
+from regionclip_cli.vision.scoring import Scoring, as_scoring
+
+
+@MODELS.register_module()
+class OpenVocabularyDetector(BaseDetector):
+    """RegionCLIP as an mmdet detector: it takes and returns `DetDataSample`, so mmengine runners train and test it.
+
+    Inputs are RGB pixels 0..255, padded at the bottom and the right; a sample's `img_shape` is the valid size. The
+    trunk sees zeros outside it (after normalisation), as in the official code.
+
+    Args:
+        backbone: The network, or `{"name", "clip", "pool_size"}` as `build_backbone` takes them.
+        proposals: The source of boxes, or the config that `build_proposals` takes.
+        temperature: Of the classifier.
+        box_head: Whether a linear layer refines every box from its embedding; one for all classes.
+        freeze: How many stages of the backbone stay as they are; 2 is the official setting.
+        chunk: Regions embedded at a time; it bounds memory and changes no result.
+        train_cfg: A `RoiTraining`, or a mapping of its fields.
+        test_cfg: A `Scoring`, a preset's name, or a mapping of its fields with an optional `preset`.
+        data_preprocessor: Pads a batch; by default mmdet's, without normalisation.
+        init_cfg: As in mmengine.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone | Mapping[str, Any],
+        proposals: ProposalSource | Mapping[str, Any],
+        *,
+        temperature: float = 0.01,
+        box_head: bool = False,
+        freeze: int = 0,
+        chunk: int = 64,
+        train_cfg: roi_training.RoiTraining | Mapping[str, Any] | None = None,
+        test_cfg: Scoring | Mapping[str, Any] | str | None = None,
+        data_preprocessor: nn.Module | dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor or DetDataPreprocessor(), init_cfg)
+        self.backbone = backbone if isinstance(backbone, Backbone) else build_backbone(**backbone)
+        self.backbone.freeze(freeze)
+        self.proposals = proposals if isinstance(proposals, ProposalSource) else build_proposals(dict(proposals))
+        self.region_encoder = RegionEncoder(self.backbone, chunk=chunk)
+        self.classifier = ConceptClassifier(temperature)
+        self.box_head = nn.Linear(self.backbone.embed_dim, 4) if box_head else None
+        if self.box_head is not None:
+            nn.init.normal_(self.box_head.weight, std=0.001)
+            nn.init.zeros_(self.box_head.bias)
+        self.train_cfg = roi_training.as_roi_training(train_cfg)
+        self.scoring = as_scoring(None)
+        self.set_scoring(test_cfg)
+
+    def set_concepts(self, embeddings: Tensor, groups: Tensor | None = None, num_classes: int | None = None) -> None:
+        """Choose what to look for from now on; arguments as `ConceptClassifier.set_concepts`."""
+        self.classifier.set_concepts(embeddings, groups, num_classes)
+
+    def set_scoring(self, scoring: Scoring | Mapping[str, Any] | str | None) -> None:
+        """Choose how detections are scored and selected from now on; None means the default."""
+        self.scoring = as_scoring(scoring)
+        self.proposals.configure(
+            nms_iou=self.scoring.proposal_iou, pre_nms=self.scoring.pre_nms, max_proposals=self.scoring.max_proposals
+        )
+
+    def cast(self, dtype: torch.dtype) -> OpenVocabularyDetector:
+        """Compute the networks in another floating type; scores, boxes and suppression stay in float32."""
+        self.backbone.to(dtype)
+        self.proposals.to(dtype)
+        return self
+
+    def train(self, mode: bool = True) -> OpenVocabularyDetector:
+        """Set the training mode; a proposal network that is not trained here stays in evaluation mode."""
+        super().train(mode)
+        if not self._trains_proposals:
+            self.proposals.eval()
+        return self
+
+    def extract_feat(self, images: Tensor, samples: Sequence[DetDataSample] | None = None) -> Tensor:
+        """Return the feature map (B, channels, H/stride, W/stride) of images (B, 3, H, W)."""
+        normal = self.backbone.normalise(images)
+        for image, sample in zip(normal, samples or (), strict=bool(samples)):
+            height, width = sample.img_shape[:2]
+            image[:, height:] = 0
+            image[:, :, width:] = 0
+        return self.backbone.trunk(normal)
+
+    def propose(self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor) -> list[Proposals]:
+        """Return the boxes (K, 4) of each image in network-input pixels, with objectness logits (K,) or None."""
+        return self.proposals(images, samples, features if self.proposals.needs_features else None)
+
+    @torch.no_grad()
+    def region_embeddings(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
+        """Return the embeddings of given boxes, not normalised: features for uses of one's own.
+
+        Args:
+            images: RGB pixels 0..255, (3, h, w) each, of any size and number type.
+            boxes: (R, 4) for each image, in its pixels.
+
+        Returns:
+            (R, D) float32 for each image.
+        """
+        samples = [DetDataSample(metainfo={"img_shape": tuple(image.shape[-2:])}) for image in images]
+        data = self.data_preprocessor({"inputs": list(images), "data_samples": samples})
+        features = self.extract_feat(data["inputs"], data["data_samples"])
+        placed = [each.to(features.device, torch.float32) for each in boxes]
+        return list(self.region_encoder(features, placed).split([len(each) for each in placed]))
+
+    @torch.no_grad()
+    def predict(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> list[DetDataSample]:
+        """Write `pred_instances` into every sample, best detection first, and return the samples.
+
+        `bboxes` (N, 4) are in pixels of the original image (`scale_factor` and `ori_shape` of the sample), `scores` are
+        (N,), `labels` (N,) in 0..C-1, and `proposals` (N,) tells which proposal a detection came from.
+        """
+        features = self.extract_feat(batch_inputs, batch_data_samples)
+        proposals = self.propose(batch_inputs, batch_data_samples, features)
+        counts = [len(each.boxes) for each in proposals]
+        embeddings = self.region_encoder(features, [each.boxes for each in proposals])
+        for sample, found, regions in zip(batch_data_samples, proposals, embeddings.split(counts), strict=True):
+            sample.pred_instances = self._detections(sample, found, regions)
+        return batch_data_samples
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
+        """Return `loss_cls`, with a box head `loss_bbox`, and the losses of a proposal head that is trained along."""
+        features = self.extract_feat(batch_inputs, batch_data_samples)
+        losses = self.proposals.loss(features, batch_data_samples) if self._trains_proposals else {}
+        with torch.no_grad():
+            proposals = self.propose(batch_inputs, batch_data_samples, features.detach())
+        sampled = [
+            roi_training.sample_regions(found.boxes, sample, self.train_cfg)
+            for found, sample in zip(proposals, batch_data_samples, strict=True)
+        ]
+        regions = self.region_encoder(features, [image.boxes for image in sampled])
+        logits = self.classifier(regions)
+        losses["loss_cls"] = roi_training.classification_loss(
+            logits, sampled, self.classifier.num_classes, self.train_cfg
+        )
+        if self.box_head is not None:
+            losses["loss_bbox"] = roi_training.box_loss(self._deltas(regions), sampled)
+        return losses
+
+    def _forward(
+        self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the proposals (sum of K, 4) and their embeddings (sum of K, D), nothing selected."""
+        shape = tuple(batch_inputs.shape[-2:])
+        samples = batch_data_samples or [DetDataSample(metainfo={"img_shape": shape}) for _ in batch_inputs]
+        features = self.extract_feat(batch_inputs, samples)
+        boxes = [found.boxes for found in self.propose(batch_inputs, samples, features)]
+        return torch.cat(boxes), self.region_encoder(features, boxes)
+
+    @property
+    def _trains_proposals(self) -> bool:
+        """Whether the proposal source has a loss and weights to learn."""
+        return hasattr(self.proposals, "loss") and any(p.requires_grad for p in self.proposals.parameters())
+
+    def _deltas(self, regions: Tensor) -> Tensor:
+        """Return the box head's (R, 4) float32 for regions (R, D)."""
+        head = self.box_head
+        return regions.new_zeros(len(regions), 4) if head is None else head(regions.to(head.weight.dtype)).float()
+
+    def _detections(self, sample: DetDataSample, found: Proposals, regions: Tensor) -> InstanceData:
+        """Score, refine and select the proposals of one image: regions are their embeddings (K, D)."""
+        height, width = sample.img_shape[:2]
+        boxes = found.boxes.float()
+        if self.box_head is not None:
+            boxes = roi_training.BOX_CODER.decode(boxes, self._deltas(regions))
+        boxes = clip_boxes(boxes, height, width)
+        scores = fuse(self.classifier.probabilities(regions), found.logits, self.scoring.fusion)
+        s = self.scoring
+        boxes, scores, labels, index = select_detections(
+            boxes,
+            scores,
+            conf=s.conf,
+            iou=s.iou,
+            nms=s.nms,
+            max_dets=s.max_dets,
+            soft=s.soft,
+            sigma=s.sigma,
+            min_score=s.min_score,
+        )
+        across, down = sample.get("scale_factor", (1.0, 1.0))[:2]
+        boxes = boxes / boxes.new_tensor([across, down, across, down])
+        if "ori_shape" in sample:
+            boxes = clip_boxes(boxes, *sample.ori_shape[:2])
+        return InstanceData(bboxes=boxes, scores=scores, labels=labels, proposals=index)
+
+
+def clip_boxes(boxes: Tensor, height: float, width: float) -> Tensor:
+    """Return boxes (R, 4) xyxy cut off at the borders of an image of that many pixels."""
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
