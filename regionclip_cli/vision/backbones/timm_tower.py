@@ -72,10 +72,12 @@ class TimmTower(Backbone):
         return self.visual.head(self.visual.trunk.forward_head(regions))
 
     def stages(self) -> list[list[nn.Parameter]]:
-        """List the stem, each stage of blocks, and what follows them."""
-        groups = [self.entrance, *((block,) for block in (*self.early, *self.late)), (self.visual.head,)]
+        """List the stem, each stage of blocks, and whatever follows them: the head and the projection."""
+        _entrance, blocks, _ending = _parts(self.visual.trunk)
+        groups = [self.entrance, *([block] for block in blocks)]
         listed = [[p for module in group for p in module.parameters()] for group in groups]
-        return [group for group in listed if group]
+        seen = {id(parameter) for stage in listed for parameter in stage}
+        return [*listed, [parameter for parameter in self.visual.parameters() if id(parameter) not in seen]]
 
 
 class _Cut(NamedTuple):
