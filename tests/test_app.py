@@ -1,0 +1,236 @@
+"""The root of the command line: exit codes, the error boundary, global options."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import typer
+
+from regionclip_cli import __version__, app, plugins
+from regionclip_cli.console import Console
+from regionclip_cli.errors import (
+    ExitCode,
+    InputError,
+    MissingError,
+    OutputError,
+    PluginError,
+    RegionClipError,
+    UsageError,
+)
+
+ENTRY = [sys.executable, "-m", "regionclip_cli"]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., object]], None]:
+    """Return a function that makes its argument the body of the built-in command `try`."""
+
+    def register(body: Callable[..., object]) -> None:
+        module = ModuleType("trial_command")
+        module.run = body
+        monkeypatch.setitem(sys.modules, "trial_command", module)
+        monkeypatch.setattr(app, "BUILT_IN", (*app.BUILT_IN, app.BuiltIn("try", "trial_command:run", "Try.")))
+
+    return register
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def body() -> None:
+        raise error
+
+    return body
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"regionclip {__version__}\n"
+
+
+def test_alone_it_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main([]) == ExitCode.USAGE
+    out, err = capsys.readouterr()
+    assert "Usage: regionclip" in out
+    assert all(command.name in out for command in app.BUILT_IN)
+    assert err == ""
+
+
+def test_an_unknown_command_gets_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["detct", "a.jpg"]) == ExitCode.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "error: No such command 'detct'. Did you mean 'detect'?\nhint: See `regionclip --help`.\n"
+
+
+def test_an_unknown_option_is_a_usage_error_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["doctor", "--jsno"]) == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert err.startswith("error: No such option: --jsno")
+    assert "--json" in err
+    assert "hint: See `regionclip doctor --help`." in err
+
+
+def test_a_root_option_in_the_wrong_place_is_put_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["doctor", "-v"]) == ExitCode.USAGE
+    assert "hint: -v goes right after `regionclip`, before the command." in capsys.readouterr().err
+
+
+def test_a_group_without_its_verb_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["plugins"]) == ExitCode.USAGE
+    out, err = capsys.readouterr()
+    assert out.count("Usage: regionclip plugins") == 1
+    assert err == ""
+
+
+@pytest.mark.parametrize("kind", [UsageError, OutputError, InputError, PluginError, MissingError])
+def test_errors_for_users_are_a_sentence_a_hint_and_their_code(
+    kind: type[RegionClipError], command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(raising(kind("The kettle is empty.", "Fill it.")))
+    assert app.main(["try"]) == kind.code
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: The kettle is empty.\nhint: Fill it.\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out/a.jsonl"), 2, "The disk is full: out/a.jsonl."),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, "No permission: /root/x."),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.yaml"), 2, "No such file or folder: a.yaml."),
+        (MemoryError(), 2, "memory"),
+        (ModuleNotFoundError("No module named 'spacy'", name="spacy"), 5, "'spacy' is not installed"),
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (typer.Abort(), 130, "Interrupted."),
+        (ModuleNotFoundError("No module named 'regionclip_cli.x'", name="regionclip_cli.x"), 1, "This is a bug"),
+        (ZeroDivisionError("division by zero"), 1, "This is a bug in regionclip: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_other_errors_have_a_code_and_a_sentence_too(
+    error: BaseException, code: int, words: str, command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(raising(error))
+    assert app.main(["try"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_the_traceback_of_a_bug_needs_one_v(command: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    command(raising(ZeroDivisionError("oops")))
+    assert app.main(["-v", "try"]) == ExitCode.BUG
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert err.index("Traceback") < err.index("error: This is a bug")
+
+
+def test_the_traceback_of_a_user_error_needs_two(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(raising(UsageError("No.")))
+    assert app.main(["-v", "try"]) == ExitCode.USAGE
+    assert "Traceback" not in capsys.readouterr().err
+    assert app.main(["-vv", "try"]) == ExitCode.USAGE
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("result", "code"), [(None, 0), (ExitCode.OK, 0), (ExitCode.SOME_FAILED, 3), (ExitCode.MISSING, 5)]
+)
+def test_what_a_command_returns_is_the_exit_code(
+    result: ExitCode | None, code: int, command: Callable[..., None]
+) -> None:
+    command(lambda: result)
+    assert app.main(["try"]) == code
+
+
+@pytest.mark.parametrize("stop", [typer.Exit(3), SystemExit(3)])
+def test_a_command_may_exit_by_itself(stop: BaseException, command: Callable[..., None]) -> None:
+    command(raising(stop))
+    assert app.main(["try"]) == 3
+
+
+def test_quiet_and_verbose_reach_the_command(command: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    def body(context: typer.Context) -> None:
+        console = context.ensure_object(Console)
+        console.note("a note")
+        console.detail("a detail")
+        console.warn("a warning")
+
+    command(body)
+    expected = {
+        (): "a note\nwarning: a warning\n",
+        ("-q",): "warning: a warning\n",
+        ("-v",): "a note\na detail\nwarning: a warning\n",
+    }
+    for options, err in expected.items():
+        assert app.main([*options, "try"]) == 0
+        assert capsys.readouterr().err == err
+
+
+def test_offline_is_told_to_the_model_hub(command: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    seen = []
+    command(lambda: seen.append(os.environ["HF_HUB_OFFLINE"]))
+    assert app.main(["try"]) == 0
+    assert app.main(["--offline", "try"]) == 0
+    assert seen == ["0", "1"]
+
+
+def test_warnings_of_libraries_are_heard_with_v_only(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "warnoptions", [])
+    command(lambda: warnings.warn("old function", UserWarning, stacklevel=1))
+    assert app.main(["try"]) == 0
+    assert capsys.readouterr().err == ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert app.main(["-v", "try"]) == 0
+    assert "old function" in capsys.readouterr().err
+
+
+def test_only_the_command_asked_for_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = app.BuiltIn("broken", "regionclip_cli.no_such_module:run", "Never there.")
+    monkeypatch.setattr(app, "BUILT_IN", (*app.BUILT_IN, broken))
+    assert app.main(["--help"]) == 0
+    assert "Never there." in capsys.readouterr().out
+    assert app.main(["doctor", "--help"]) == 0
+    assert app.main(["broken"]) == ExitCode.BUG
+
+
+@pytest.mark.parametrize("command", app.BUILT_IN, ids=lambda command: command.name)
+def test_the_table_says_what_the_command_says(command: app.BuiltIn) -> None:
+    module, _, attribute = command.location.partition(":")
+    code = getattr(importlib.import_module(module), attribute)
+    described = code.registered_callback.callback if isinstance(code, typer.Typer) else code
+    assert described.__doc__.partition("\n")[0] == command.summary
+
+
+def test_no_plugin_can_take_the_name_of_a_command() -> None:
+    assert plugins.RESERVED["commands"] == {command.name for command in app.BUILT_IN}
+
+
+def test_as_a_process_it_ends_with_the_code() -> None:
+    ended = subprocess.run([*ENTRY, "detct"], capture_output=True, text=True, check=False)
+    assert ended.returncode == ExitCode.USAGE
+    assert ended.stdout == ""
+    assert "Did you mean 'detect'?" in ended.stderr
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    process = subprocess.Popen([*ENTRY, "plugins", "ls"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()  # before anything was written, as `| head -0` does
+    _, err = process.communicate()
+    assert err == ""
+    assert process.returncode == app.BROKEN_PIPE

@@ -1,0 +1,63 @@
+"""Help and listings answer at once, because nothing heavy is imported for them."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "cv2",
+    "huggingface_hub",
+    "matplotlib",
+    "mmcv",
+    "mmdet",
+    "mmengine",
+    "numpy",
+    "open_clip",
+    "pycocotools",
+    "scipy",
+    "supervision",
+    "timm",
+    "torch",
+    "torchvision",
+)
+PROBE = """
+import sys
+from regionclip_cli.app import main
+code = main(sys.argv[2:])
+print("IMPORTED", *sorted(set(sys.argv[1].split(",")) & set(sys.modules)), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--help", "--version", "detect --help", "models --help", "models ls", "plugins ls", "doctor --help", "dtect"],
+)
+def test_nothing_heavy_is_imported(words: str) -> None:
+    command = [sys.executable, "-c", PROBE, ",".join(HEAVY), *words.split()]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == (2 if words == "dtect" else 0), ended.stderr
+    assert ended.stderr.splitlines()[-1] == "IMPORTED"
+
+
+def test_the_probe_sees_heavy_modules() -> None:
+    code = PROBE.replace("from regionclip_cli.app", "import numpy\nfrom regionclip_cli.app")
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "numpy,torch", "--version"], capture_output=True, text=True, check=True
+    )
+    assert ended.stderr.splitlines()[-1] == "IMPORTED numpy"
+
+
+def test_help_takes_under_half_a_second() -> None:
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "regionclip_cli", "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time, so that a busy machine does not fail the test; on an idle one it is the time on the clock.
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.5
