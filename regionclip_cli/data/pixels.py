@@ -119,7 +119,7 @@ def _open(data: bytes) -> Image:
 
 
 def _upright(image: Image) -> Image:
-    """Turn the image as its EXIF orientation says; an unreadable tag is no tag. (Pillow turns TIFF files itself.)"""
+    """Turn the image as its EXIF orientation says; an unreadable tag is no tag; Pillow turns TIFF itself."""
     from PIL.Image import Transpose
 
     try:

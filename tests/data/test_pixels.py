@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_bad_files_get_one_sentence(tmp_path: Path) -> None:
         assert caught.value.message.startswith(name)
         assert sentence in caught.value.message
         assert "\n" not in caught.value.message
-    with pytest.raises(InputError, match="gone.jpg cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"gone\.jpg cannot be read: No such file"):
         read_image(ImageInput("gone.jpg", tmp_path / "gone.jpg"))
     with pytest.raises(InputError, match="is a folder"):
         read_image(ImageInput("folder", tmp_path))
@@ -151,7 +152,5 @@ def test_damage_of_any_kind_is_an_input_error(data: st.DataObject) -> None:
     cut = bytes(broken[: data.draw(st.integers(1, len(broken)))])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            decode(cut, "x", max_pixels=1_000_000)
-        except InputError as err:
-            assert str(err).startswith("x ")
+        with contextlib.suppress(InputError):
+            assert decode(cut, "x", max_pixels=1_000_000).ndim == 3
