@@ -132,7 +132,7 @@ def lookup(kind: str, name: str) -> Entry:
     if len(matching) > 1:
         packages = [entry.distribution for entry in matching]
         raise PluginError(
-            f"The {kind[:-1]} {name!r} is offered by {' and by '.join(packages)}.",
+            f"The {kind[:-1]} {name!r} is offered by {' and '.join(packages)}.",
             f"Uninstall one of them, or allow only one: {SWITCH}={packages[0]}.",
         )
     return matching[0]

@@ -213,8 +213,10 @@ def test_only_the_command_asked_for_is_imported(
 def test_the_table_says_what_the_command_says(command: app.BuiltIn) -> None:
     module, _, attribute = command.location.partition(":")
     code = getattr(importlib.import_module(module), attribute)
-    described = code.registered_callback.callback if isinstance(code, typer.Typer) else code
-    assert described.__doc__.partition("\n")[0] == command.summary
+    words = code.__doc__
+    if isinstance(code, typer.Typer):
+        words = code.registered_callback.callback.__doc__ if code.registered_callback else code.info.help
+    assert words.strip().partition("\n")[0] == command.summary
 
 
 def test_no_plugin_can_take_the_name_of_a_command() -> None:

@@ -1,0 +1,175 @@
+"""A bar on a terminal, a line every 5 % in a log."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+
+from regionclip_cli.console import Console
+from regionclip_cli.console.progress import BarProgress, LogProgress, spell_seconds
+from regionclip_cli.stages.progress import Progress
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    """A clock that moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return Terminal()
+
+
+def plain(screen: Terminal) -> str:
+    """Return what was written without escape codes, each redrawn line on its own."""
+    return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", screen.getvalue()).replace("\r", "\n")
+
+
+def log(total: int | None, steps: int, seconds_each: float, **options: bool) -> list[str]:
+    """Return the lines that `steps` units leave on stderr."""
+    err, clock = io.StringIO(), Clock()
+    progress: Progress = LogProgress(Console(stderr=err, **options), clock)
+    progress.start("detect", total, "images")
+    for _ in range(steps):
+        clock.now += seconds_each
+        progress.advance()
+    progress.finish()
+    return err.getvalue().splitlines()
+
+
+def test_a_log_gets_a_line_every_five_percent_and_a_last_one() -> None:
+    lines = log(total=1000, steps=1000, seconds_each=0.5)
+    assert len(lines) == 20
+    assert lines[0] == "detect: 5% (50/1000 images), 2 images/s, 7 min 55 s left"
+    assert lines[18] == "detect: 95% (950/1000 images), 2 images/s, 25 s left"
+    assert lines[19] == "detect: 1000 images in 8 min 20 s (2 images/s)"
+
+
+def test_few_units_have_few_lines() -> None:
+    assert log(total=3, steps=3, seconds_each=1) == [
+        "detect: 33% (1/3 images), 1 images/s, 2.0 s left",
+        "detect: 66% (2/3 images), 1 images/s, 1.0 s left",
+        "detect: 3 images in 3.0 s (1 images/s)",
+    ]
+
+
+def test_an_unknown_total_gets_a_line_every_half_minute() -> None:
+    assert log(total=None, steps=8, seconds_each=10) == [
+        "detect: 3 images, 0.1 images/s",
+        "detect: 6 images, 0.1 images/s",
+        "detect: 8 images in 1 min 20 s (0.1 images/s)",
+    ]
+
+
+def test_more_units_than_foretold_are_no_trouble() -> None:
+    assert log(total=2, steps=4, seconds_each=1)[-1] == "detect: 4 images in 4.0 s (1 images/s)"
+
+
+def test_nothing_to_do_is_no_trouble() -> None:
+    assert log(total=0, steps=0, seconds_each=1) == ["detect: 0 images in 0.0 s (0 images/s)"]
+
+
+def test_quiet_logs_warnings_only() -> None:
+    assert log(total=100, steps=100, seconds_each=1, quiet=True) == []
+    err = io.StringIO()
+    progress = Console(stderr=err, quiet=True).progress()
+    progress.start("detect", 2, "images")
+    progress.note("a note")
+    progress.warn("bad.jpg cannot be read")
+    progress.finish()
+    assert err.getvalue() == "warning: bad.jpg cannot be read\n"
+
+
+def test_finishing_twice_or_unstarted_says_nothing_more() -> None:
+    err = io.StringIO()
+    progress = Console(stderr=err).progress()
+    progress.finish()
+    assert err.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("stream", "quiet", "kind"),
+    [(Terminal(), False, BarProgress), (Terminal(), True, LogProgress), (io.StringIO(), False, LogProgress)],
+)
+def test_a_bar_needs_a_terminal(stream: io.StringIO, quiet: bool, kind: type) -> None:
+    assert isinstance(Console(stderr=stream, quiet=quiet).progress(), kind)
+
+
+def test_the_bar_counts_and_tells_the_rate(screen: Terminal) -> None:
+    progress: Progress = Console(stderr=screen).progress()
+    progress.start("detect", 4, "images")
+    for _ in range(4):
+        progress.advance()
+    progress.finish()
+    last = plain(screen).splitlines()[-1]
+    assert re.fullmatch(r"detect .* 4/4 +\S+ images/s +0:00:00", last.strip())
+
+
+def test_warnings_stand_above_the_bar(screen: Terminal) -> None:
+    console = Console(stderr=screen)
+    progress = console.progress()
+    progress.start("detect", 2, "images")
+    progress.warn("bad.jpg cannot be read")
+    progress.note("[red]as written[/red]")
+    progress.finish()
+    text = screen.getvalue()
+    assert "warning: bad.jpg cannot be read" in text
+    assert "[red]as written[/red]" in text
+    assert text.rindex("0/2") > text.index("bad.jpg")
+
+
+def test_data_for_a_file_stays_out_of_the_bar(screen: Terminal) -> None:
+    out = io.StringIO()
+    console = Console(stdout=out, stderr=screen)
+    progress = console.progress()
+    progress.start("detect", 1, "images")
+    console.json({"image": "a.jpg"})
+    progress.finish()
+    assert out.getvalue() == '{"image": "a.jpg"}\n'
+    assert "a.jpg" not in screen.getvalue()
+
+
+def test_data_on_the_same_screen_steps_around_the_bar(screen: Terminal) -> None:
+    console = Console(stdout=screen, stderr=screen)
+    progress = console.progress()
+    progress.start("detect", 1, "images")
+    console.json({"image": "a" * 200})
+    progress.finish()
+    console.line("after")
+    assert f'{{"image": "{"a" * 200}"}}\n' in screen.getvalue()
+    assert screen.getvalue().endswith("after\n")
+
+
+def test_close_ends_a_bar_that_was_left_running(screen: Terminal) -> None:
+    console = Console(stderr=screen)
+    console.progress().start("detect", 2, "images")
+    console.close()
+    console.close()
+    assert screen.getvalue().count("\x1b[?25h") == 1  # the cursor is back, once
+    console.error("it failed")
+    assert plain(screen).endswith("error: it failed\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (42.4, "42 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
+)
+def test_durations_are_spelled_for_people(seconds: float, words: str) -> None:
+    assert spell_seconds(seconds) == words
