@@ -92,7 +92,7 @@ def _merge(classes: Iterator[_Class]) -> list[_Class]:
             one, other = "|".join(first.phrases), "|".join(each.phrases)
             raise UsageError(
                 f"The class {each.label!r} has two lists of phrases: {one!r} and {other!r}.",
-                f"Write one: {each.label}={'|'.join(dict.fromkeys(first.phrases + each.phrases))}",
+                f"Write one: {each.label}={'|'.join(vocabularies.distinct(first.phrases + each.phrases))}",
             )
         merged[key] = _Class(first.label, each.phrases, spelt_out=True, from_list=False)
     return list(merged.values())
@@ -147,8 +147,7 @@ def _item(item: Item, where: str = "") -> Iterator[_Class]:
 def _class(label: str, phrases: tuple[str, ...], item: str, where: str, spelt_out: bool) -> _Class:
     if not label or not phrases or not all(phrases):
         raise UsageError(f"{item!r}{where} lacks a name or a phrase.", _EXAMPLES)
-    unique = {phrase.casefold(): phrase for phrase in reversed(phrases)}
-    return _Class(label, tuple(reversed(unique.values())), spelt_out, from_list=False)
+    return _Class(label, vocabularies.distinct(phrases), spelt_out, from_list=False)
 
 
 def _built_in(name: str, where: str) -> Iterator[_Class]:

@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +51,17 @@ class TextCache:
     def get(self, encoder: str, phrases: Sequence[str]) -> dict[str, Tensor]:
         """Return {phrase: embedding (D,) float32} for those of `phrases` that are stored."""
         found: dict[str, Tensor] = {}
-        with self._open(write=False) as database:
+
+        def read(database: sqlite3.Connection) -> None:
             for start in range(0, len(phrases), _AT_ONCE):
-                if database is None:
-                    break
                 some = phrases[start : start + _AT_ONCE]
                 marks = ", ".join("?" * len(some))
                 query = f"SELECT phrase, vector, checksum FROM embeddings WHERE encoder = ? AND phrase IN ({marks})"
                 for phrase, vector, checksum in database.execute(query, (encoder, *some)):
                     if isinstance(vector, bytes) and len(vector) % 4 == 0 and zlib.crc32(vector) == checksum:
                         found[phrase] = torch.from_numpy(np.frombuffer(vector, dtype="<f4").astype(np.float32))
+
+        self._run(read, write=False)
         return found
 
     def put(self, encoder: str, embeddings: Mapping[str, Tensor]) -> None:
@@ -69,21 +70,23 @@ class TextCache:
         for phrase, embedding in embeddings.items():
             vector = embedding.detach().cpu().numpy().astype("<f4").tobytes()
             rows.append((encoder, phrase, vector, zlib.crc32(vector)))
-        with self._open(write=True) as database:
-            if database is None:
-                return
+
+        def store(database: sqlite3.Connection) -> None:
             with database:
                 database.execute("BEGIN IMMEDIATE")
                 database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?, ?)", rows)
                 self._shrink(database)
 
+        self._run(store, write=True)
+
     def clear(self) -> None:
         """Forget everything that is stored."""
-        with self._open(write=True) as database:
-            if database is not None:
-                with database:
-                    database.execute("DELETE FROM embeddings")
-                database.execute("VACUUM")
+
+        def empty(database: sqlite3.Connection) -> None:
+            database.execute("DELETE FROM embeddings")
+            database.execute("VACUUM")
+
+        self._run(empty, write=True)
 
     def _shrink(self, database: sqlite3.Connection) -> None:
         pages, free, size = (
@@ -93,26 +96,24 @@ class TextCache:
             oldest = "SELECT rowid FROM embeddings ORDER BY rowid LIMIT (SELECT (count(*) + 3) / 4 FROM embeddings)"
             database.execute(f"DELETE FROM embeddings WHERE rowid IN ({oldest})")
 
-    @contextlib.contextmanager
-    def _open(self, write: bool) -> Iterator[sqlite3.Connection | None]:
-        """Yield a connection, or None where there is no cache to use; whatever goes wrong with it ends here."""
+    def _run(self, action: Callable[[sqlite3.Connection], None], write: bool) -> None:
+        """Open the file, do `action` with it and close it; whatever is wrong with the file or its folder ends here."""
         path, opened = self.path, None
         try:
             opened = _identity(path)
             if write:
                 path.parent.mkdir(parents=True, exist_ok=True)
             elif opened is None:
-                yield None
                 return
             uri = f"{path.absolute().as_uri()}?mode={'rwc' if write else 'rw'}"
             connect = sqlite3.connect(uri, uri=True, timeout=_PATIENCE_S, isolation_level=None)
             with contextlib.closing(connect) as database:
                 if write:
                     database.execute(_TABLE)
-                has_table = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'embeddings'").fetchone()
-                yield database if has_table else None
+                if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'embeddings'").fetchone():
+                    action(database)
         except sqlite3.DatabaseError as err:
-            if err.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            if getattr(err, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 self._warn(f"The text cache {path} is damaged and starts anew: {err}.")
                 _discard(path, opened)
             elif isinstance(err, sqlite3.OperationalError):

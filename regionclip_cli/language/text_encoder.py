@@ -15,6 +15,7 @@ from regionclip_cli.language.text_cache import TextCache
 from regionclip_cli.language.text_side import TextSide, clip_config, load_text_side, require_text
 
 _ON_DISK = TextCache()
+_BETWEEN_WRITES = 64  # phrases: what is lost when a long run is stopped
 
 
 class TextEncoder:
@@ -26,7 +27,7 @@ class TextEncoder:
         cache: Where embeddings are kept between runs; None keeps none.
         dtype: Precision of the weights; `torch.bfloat16` takes half the memory, and less time where the processor has
             instructions for it. The cache keeps the two apart.
-        batch: Prompts encoded at a time, and phrases between two writes to the cache.
+        batch: Prompts encoded at a time.
 
     Raises:
         MissingError: There is no such file.
@@ -39,7 +40,7 @@ class TextEncoder:
         device: str | torch.device = "cpu",
         cache: TextCache | None = _ON_DISK,
         dtype: torch.dtype = torch.float32,
-        batch: int = 64,
+        batch: int = 128,
     ) -> None:
         self._path = path
         self._device = torch.device(device)
@@ -91,10 +92,8 @@ class TextEncoder:
         if progress and found:
             progress(len(found))
         absent = [phrase for phrase in distinct if phrase not in found]
-        # Longest first, so that the prompts of a batch have nearly one length and memory peaks at once or never.
-        absent.sort(key=len, reverse=True)
-        for start in range(0, len(absent), self._batch):
-            some = absent[start : start + self._batch]
+        for start in range(0, len(absent), _BETWEEN_WRITES):
+            some = absent[start : start + _BETWEEN_WRITES]
             fresh = dict(zip(some, self._mean_over_templates(some, name), strict=True))
             if self._cache:
                 self._cache.put(encoder, fresh)
@@ -109,18 +108,20 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Return the features (P, D) float32, not normalised, of tokens (P, L), on the encoder's device."""
+        """Return the features (P, D) float32, not normalised, of tokens (P, L), on the encoder's device.
+
+        Texts of one length go together, since a batch costs as much as its longest.
+        """
         side = self._loaded()
-        parts = [side(some.to(self._device)).float() for some in tokens.split(self._batch)]
-        return torch.cat(parts)
+        order = tokens.argmax(dim=1).argsort()  # (P,) by the place of the end token, which has the highest number
+        parts = [side(some.to(self._device)).float() for some in tokens[order].split(self._batch)]
+        return torch.cat(parts)[order.argsort().to(self._device)]
 
     def _mean_over_templates(self, phrases: list[str], name: str) -> Tensor:
-        """Return (N, D) float32: one template after the other for all phrases, so that prompts of a batch are alike."""
-        sentences = templates(name)
-        total = torch.zeros(len(phrases), self.dim)
-        for template in sentences:
-            total += self.encode_tokens(self.tokenize([fill(template, phrase) for phrase in phrases])).cpu()
-        return total / len(sentences)
+        """Return (N, D) float32."""
+        sentences = [fill(template, phrase) for template in templates(name) for phrase in phrases]
+        features = self.encode_tokens(self.tokenize(sentences)).cpu()  # (T * N, D)
+        return features.unflatten(0, (-1, len(phrases))).mean(dim=0)
 
     def _loaded(self) -> TextSide:
         if self._side is None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
+from collections.abc import Iterable
 from importlib import resources
 
 NAMES = ("coco", "coco-base", "coco-novel", "coco-65", "lvis")
@@ -59,7 +60,10 @@ def _lvis() -> tuple[tuple[str, tuple[str, ...]], ...]:
     bare = [_QUALIFIER.sub("", first) for first, *_ in names]
     times = Counter(label.casefold() for label in bare)
     labels = [label if times[label.casefold()] == 1 else own[0] for label, own in zip(bare, names, strict=True)]
-    return tuple((label, _phrases(own)) for label, own in zip(labels, names, strict=True))
+    return tuple(
+        (label, distinct(_QUALIFIER.sub(_rephrase, name) for name in own))
+        for label, own in zip(labels, names, strict=True)
+    )
 
 
 def _lvis_names(cell: str) -> list[str]:
@@ -67,10 +71,12 @@ def _lvis_names(cell: str) -> list[str]:
     return [name.strip() for part in cell.replace("_", " ").split("|") for name in re.split(r"(?<=\)) +", part)]
 
 
-def _phrases(names: list[str]) -> tuple[str, ...]:
-    """Return the distinct phrases of a class, its own name first."""
-    phrases = {phrase.casefold(): phrase for phrase in reversed([_QUALIFIER.sub(_rephrase, name) for name in names])}
-    return tuple(reversed(phrases.values()))
+def distinct(words: Iterable[str]) -> tuple[str, ...]:
+    """Return the words without those that differ from an earlier one in capitals alone."""
+    first: dict[str, str] = {}
+    for word in words:
+        first.setdefault(word.casefold(), word)
+    return tuple(first.values())
 
 
 def _rephrase(match: re.Match[str]) -> str:
