@@ -1,7 +1,7 @@
 """Model files to networks and back: which tensors of a file belong to which part of a detector.
 
-A file may hold more than a detector needs (text tower, teacher, found classifiers). Tensors are read one by one, and only
-those that are used.
+A file may hold more than a detector needs (text tower, teacher, found classifiers). Tensors are read one by one, and
+only those that are used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Regions to class probabilities: cosine similarity with text embeddings, a zero background, and fusion with objectness.
+"""Regions to class probabilities: cosine with text embeddings, a zero background, and fusion with objectness.
 
-The classifier owns no weights. Its "weight matrix" is a set of text embeddings that can be exchanged between two images,
-which is all that "open vocabulary" asks of a detector.
+The classifier owns no weights. Its "weight matrix" is a set of text embeddings that can be exchanged between two
+images, which is all that "open vocabulary" asks of a detector.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ FUSIONS: tuple[Fusion, ...] = ("logit", "sigmoid", "none")
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Return the cosine of every row of `a` (R, D) with every row of `b` (N, D) as (R, N) float32.
 
-    A row of zeros has cosine 0 with everything, so that an empty region never turns into NaN. Always computed in float32:
-    at temperature 0.01 the rounding of bfloat16 would move a logit by 0.4.
+    A row of zeros has cosine 0 with everything, so that an empty region never turns into NaN. Always computed in
+    float32: at temperature 0.01 the rounding of bfloat16 would move a logit by 0.4.
     """
     with torch.autocast(a.device.type, enabled=False):
         return F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T
@@ -42,9 +42,9 @@ def match_concepts(regions: Tensor, concepts: Tensor, temperature: float = 0.01)
 class ConceptClassifier(nn.Module):
     """Classify region embeddings among concepts that may change at any time.
 
-    The logit of a concept is its cosine with the region over the temperature. The background is a frozen zero vector, so
-    its logit is 0 and its place is last (official code's `cls_bg_score`). A class may have several phrases: the best one
-    speaks for it. Distractors are concepts that take their share of the softmax but are never reported.
+    The logit of a concept is its cosine with the region over the temperature. The background is a frozen zero vector,
+    so its logit is 0 and its place is last (official code's `cls_bg_score`). A class may have several phrases: the best
+    one speaks for it. Distractors are concepts that take their share of the softmax but are never reported.
 
     Args:
         temperature: Divisor of the cosine; the paper's value is 0.01.
@@ -125,9 +125,9 @@ def fuse(probabilities: Tensor, logits: Tensor | None, how: Fusion = "sigmoid") 
     Args:
         probabilities: (K, C).
         logits: (K,) objectness before the sigmoid; None for boxes without one, which keep their probability.
-        how: "sigmoid" takes o = sigmoid(logit), so that a score stays in 0..1. "logit" takes the raw logit as the official
-            code does: scores may pass 1, and a proposal with a negative logit, whose root is not a number there and which
-            is thrown away, scores 0 here. "none" leaves objectness out.
+        how: "sigmoid" takes o = sigmoid(logit), so that a score stays in 0..1. "logit" takes the raw logit as the
+            official code does: scores may pass 1, and a proposal with a negative logit, whose root is not a number
+            there and which is thrown away, scores 0 here. "none" leaves objectness out.
     """
     if how not in FUSIONS:
         raise UsageError(f"Unknown fusion {how!r}.", f"Choose one of {', '.join(FUSIONS)}.")

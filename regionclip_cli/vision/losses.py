@@ -1,7 +1,8 @@
 """The losses of RegionCLIP as plain functions: three for pretraining on captions, three for training a detector.
 
 All of them take embeddings as the network makes them (they are normalised here), work in float32, and return a scalar.
-With no region at all a loss is 0 and still connected to the network, so that an empty batch costs nothing and breaks nothing.
+With no region at all a loss is 0 and still connected to the network, so that an empty batch costs nothing and breaks
+nothing.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def concept_contrastive(regions: Tensor, concepts: Tensor, targets: Tensor, temp
 
         L = mean_i -log( sum_{j: c_j = c_i} exp(S_ij) / sum_j exp(S_ij) ).
 
-    Regions of one concept are all positives of each other, inside the logarithm (the MIL-NCE form), and repeated columns
-    are kept: a concept that occurs often is also a frequent negative.
+    Regions of one concept are all positives of each other, inside the logarithm (the MIL-NCE form), and repeated
+    columns are kept: a concept that occurs often is also a frequent negative.
 
     Args:
         regions: (R, D) student embeddings v, of all images of the batch.
@@ -71,9 +72,9 @@ def focal_scaled_cross_entropy(
 ) -> Tensor:
     """Return mean_i w_i (1 - p_i)^gamma (-log p_i), p_i being the probability of the right class (COCO transfer).
 
-    The weight w_i is `background_weight` for background regions and 1 for the others; the mean is over all R regions and
-    not over the sum of the weights. The factor (1 - p)^gamma turns attention to what is not learned yet, which slows the
-    forgetting of novel classes.
+    The weight w_i is `background_weight` for background regions and 1 for the others; the mean is over all R regions
+    and not over the sum of the weights. The factor (1 - p)^gamma turns attention to what is not learned yet, which
+    slows the forgetting of novel classes.
 
     Args:
         logits: (R, C + 1), the background last.
@@ -107,8 +108,8 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, background_weight: fl
 def box_regression(deltas: Tensor, targets: Tensor, num_regions: int) -> Tensor:
     """Return sum |delta - target| over the foreground regions, divided by all sampled regions.
 
-    Dividing by all R sampled regions rather than by the foreground ones keeps the gradient of one box independent of how
-    many others there are (the convention of Fast R-CNN in the official code).
+    Dividing by all R sampled regions rather than by the foreground ones keeps the gradient of one box independent of
+    how many others there are (the convention of Fast R-CNN in the official code).
 
     Args:
         deltas: (F, 4) predicted (dx, dy, dw, dh) of the foreground regions, scaled by the weights (10, 10, 5, 5).

@@ -27,8 +27,8 @@ class RoiTraining:
         regions: Regions of an image to learn from.
         foreground: Largest share of them that may show an object.
         iou: Overlap with an object from which on a region shows it.
-        loss: "focal" scales cross entropy by (1 - p)^gamma and averages over regions (COCO transfer); "weighted" is cross
-            entropy over the sum of weights (LVIS transfer, with a background weight of 0.8).
+        loss: "focal" scales cross entropy by (1 - p)^gamma and averages over regions (COCO transfer); "weighted" is
+            cross entropy over the sum of weights (LVIS transfer, with a background weight of 0.8).
         gamma: Exponent of the focal scaling.
         background_weight: What a background region weighs against 1 for an object.
     """

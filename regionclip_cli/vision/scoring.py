@@ -20,7 +20,8 @@ class Scoring:
         iou: Overlap at which non-maximum suppression drops the lower of two boxes.
         nms: "class" lets boxes of different classes overlap, "agnostic" does not, "off" keeps everything.
         max_dets: Best detections to keep of an image.
-        soft: "gaussian" or "linear" lowers the scores of overlapping boxes (Soft-NMS, ICCV 2017) instead of dropping them.
+        soft: "gaussian" or "linear" lowers the scores of overlapping boxes (Soft-NMS, ICCV 2017) instead of dropping
+            them.
         sigma: Width of the Gaussian.
         min_score: Soft-NMS drops what falls below this.
         fusion: How objectness enters the score, see `classifier.fuse`.

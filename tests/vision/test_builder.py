@@ -103,7 +103,7 @@ def test_a_proposal_network_can_be_borrowed(tmp_path, monkeypatch):
         builder.load_detector(tmp_path / "grid.safetensors")
 
 
-def test_a_teacher_is_a_frozen_tower(tmp_path):
+def test_a_file_without_a_teacher_says_so(tmp_path):
     path = write_toy_model(tmp_path / "toy.safetensors")
     with pytest.raises(MissingError, match="no teacher"):
         builder.load_teacher(path)

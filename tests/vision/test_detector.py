@@ -246,6 +246,16 @@ def test_losses_reach_every_part_that_is_trained():
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in detector.proposals.parameters())
 
 
+def test_mixed_precision_trains_too():
+    detector = build(box_head=True).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = detector(torch.rand(1, 3, 64, 96) * 255, [annotated([[5, 5, 40, 40]], [1])], mode="loss")
+    total, _ = detector.parse_losses(losses)
+    total.backward()
+    assert losses["loss_cls"].dtype == losses["loss_bbox"].dtype == torch.float32
+    assert all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None)
+
+
 def test_boxes_from_outside_train_without_a_proposal_loss():
     detector = build(proposals={"type": "grid"}, train_cfg={"loss": "weighted", "background_weight": 0.8}).train()
     losses = detector(torch.rand(1, 3, 64, 96) * 255, [annotated([[5, 5, 40, 40]], [1])], mode="loss")
