@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -170,22 +171,25 @@ def test_the_oldest_rows_give_way(tmp_path: Path) -> None:
     assert cache.get("a", ["phrase 0"]) == {}
 
 
-def _write_many(folder: Path, first: int) -> None:
-    cache = TextCache(folder)
-    for start in range(first, first + 400, 20):
-        cache.put("a", rows(20, first=start))
-        assert same(cache.get("a", list(rows(20, first=start))), rows(20, first=start))
+_WRITER = """
+import sys, torch
+from pathlib import Path
+from regionclip_cli.language.text_cache import TextCache
+cache, first = TextCache(Path(sys.argv[1])), int(sys.argv[2])
+for start in range(first, first + 400, 20):
+    some = {f"phrase {i}": torch.full((8,), float(i)) for i in range(start, start + 20)}
+    cache.put("a", some)
+    found = cache.get("a", list(some))
+    if set(found) != set(some) or not all(torch.equal(found[key], some[key]) for key in some):
+        sys.exit(f"lost something at {start}")
+"""
 
 
 def test_processes_share_it(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_write_many, args=(tmp_path, first)) for first in (0, 200, 400)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert same(TextCache(tmp_path).get("a", list(rows(800))), rows(800))
+    command = [sys.executable, "-c", _WRITER, str(tmp_path)]
+    workers = [subprocess.Popen([*command, str(first)]) for first in (0, 200)]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
+    assert same(TextCache(tmp_path).get("a", list(rows(600))), rows(600))
 
 
 def test_a_new_file_of_another_process_is_not_removed(tmp_path: Path) -> None:
