@@ -15,6 +15,7 @@ SUFFIXES = (".txt", ".json")
 _PATH_START = ("./", "../", "~", "/", ".\\", "..\\")
 _OTHER_LISTS = (".csv", ".tsv", ".yaml", ".yml", ".names", ".safetensors")
 _COMMENT = re.compile(r"(^|\s)#(\s.*)?$|^#.*$")
+_COUNTED = re.compile(r".+,\s*\d+")
 _FORMS = "A .txt file has one class a line (name or name=phrase|phrase); a .json file a list or {name: [phrases]}."
 
 # One class as a file states it: `name=phrase|phrase` in one string, or the label and its phrases apart.
@@ -56,6 +57,9 @@ def read_items(path: Path) -> tuple[list[Item], bool]:
         return _json_items(path, text), False
     lines = [_COMMENT.sub("", line).strip() for line in text.splitlines()]
     items: list[Item] = [line for line in lines if line]
+    if len(items) > 1 and all(_COUNTED.fullmatch(str(item)) for item in items):
+        # `noun,count`, the form of the official RegionCLIP noun lists: the count is no part of the name.
+        items = [str(item).rpartition(",")[0] for item in items]
     comma_list = len(items) == 1 and "," in str(items[0]).rstrip(", ")
     return items, comma_list
 

@@ -148,6 +148,14 @@ def test_a_file_of_one_comma_separated_line(tmp_path: Path) -> None:
     assert labels(str(path)) == ("cat", "dog")
 
 
+def test_a_list_of_nouns_with_counts(tmp_path: Path) -> None:
+    path = tmp_path / "nouns.txt"
+    path.write_text("man,1203\ntennis racket,877\n")
+    assert labels(str(path)) == ("man", "tennis racket")
+    path.write_text("man,1203\nsalt, pepper\n")
+    assert labels(str(path)) == ("man,1203", "salt, pepper")
+
+
 @pytest.mark.parametrize(
     ("content", "phrases"),
     [
