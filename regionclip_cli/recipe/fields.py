@@ -1,0 +1,45 @@
+"""One schema for flags and recipes: what a command needs to know of a settings class."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from regionclip_cli.errors import UsageError, did_you_mean
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def describe(settings: type[BaseModel], field: str) -> str:
+    """Return the sentence that explains a field."""
+    return settings.model_fields[field].description or ""
+
+
+def default(settings: type[BaseModel], field: str) -> Any:
+    """Return the default of a field."""
+    return settings.model_fields[field].get_default(call_default_factory=True)
+
+
+def checked(settings: type[Settings], **values: Any) -> Settings:
+    """Build settings from values.
+
+    Raises:
+        UsageError: A field is unknown, missing or has a wrong value. All problems are told at once.
+    """
+    try:
+        return settings(**values)
+    except ValidationError as err:
+        problems = [_sentence(settings, dict(problem)) for problem in err.errors()]
+        raise UsageError(" ".join(problems)) from err
+
+
+def _sentence(settings: type[BaseModel], problem: dict[str, Any]) -> str:
+    """Return one problem of pydantic's in our words."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"There is no setting {key!r}. {did_you_mean(key, settings.model_fields)}".rstrip()
+    if problem["type"] == "missing":
+        return f"The setting {key!r} is missing."
+    reason = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return f"{key or 'settings'}: {reason}." if problem["type"] == "value_error" else f"{key}: it {reason}."

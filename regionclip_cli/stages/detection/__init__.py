@@ -1,0 +1,1 @@
+"""The parts of `detect`: settings of a look, reading ahead, the output folder, counting."""

@@ -1,0 +1,121 @@
+"""How an image is looked at: the settings of one call, and an image made ready for the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from regionclip_cli.data.boxes import GivenBoxes
+from regionclip_cli.data.resize import resize
+from regionclip_cli.hub.model_card import ModelCard
+from regionclip_cli.results.detections import ImageDetections
+from regionclip_cli.vision.scoring import Scoring, as_scoring
+
+FALLBACK_CONF = 0.2
+"""Score threshold of the default scoring where the model's card has none."""
+
+
+@dataclass(frozen=True)
+class Looking:
+    """Settings of one look.
+
+    Attributes:
+        scoring: How detections are scored and selected.
+        short_side: Shorter side of the network's input in pixels; 0 leaves images as they are.
+        long_side: Limit of the longer side in pixels.
+    """
+
+    scoring: Scoring
+    short_side: int
+    long_side: int
+
+
+def decide(card: ModelCard, scoring: str = "default", short_side: int | None = None, **changes: Any) -> Looking:
+    """Fill in what the user left open: from the scoring preset, and from what the model's card recommends.
+
+    Args:
+        card: Of the model.
+        scoring: Name of a preset.
+        short_side: In pixels; None is the card's.
+        changes: Fields of `Scoring`; None leaves one as the preset or the card has it.
+
+    Raises:
+        UsageError: Unknown preset or field.
+    """
+    base = as_scoring(scoring)
+    if scoring == "default":
+        base = base.but(conf=FALLBACK_CONF if card.conf is None else card.conf)
+    chosen = base.but(**{name: value for name, value in changes.items() if value is not None})
+    return Looking(chosen, card.short_side if short_side is None else short_side, card.max_side)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyImage:
+    """An image at the network's size.
+
+    Attributes:
+        name: Of the image.
+        height: Of the original in pixels.
+        width: Of the original in pixels.
+        planes: RGB uint8 (3, h, w).
+        scale: Factors (x, y) from original to network pixels.
+        boxes: Given boxes in original pixels, or None when they are to be found.
+        pixels: The original, RGB uint8 (H, W, 3), where a writer draws on it.
+    """
+
+    name: str
+    height: int
+    width: int
+    planes: Tensor
+    scale: tuple[float, float]
+    boxes: GivenBoxes | None = None
+    pixels: np.ndarray | None = None
+
+    def sample(self) -> DetDataSample:
+        """Return the description that mmdet's models take, with given boxes (R, 4) in network pixels."""
+        size = tuple(self.planes.shape[-2:])
+        sample = DetDataSample(
+            metainfo={"img_shape": size, "ori_shape": (self.height, self.width), "scale_factor": self.scale}
+        )
+        if self.boxes is not None:
+            factors = np.array([*self.scale, *self.scale], np.float32)
+            sample.proposals = InstanceData(bboxes=torch.from_numpy(self.boxes.boxes * factors))
+            if self.boxes.scores is not None:
+                sample.proposals.scores = torch.from_numpy(self.boxes.scores).clamp(1e-6, 1 - 1e-6).logit()
+        return sample
+
+    def detections(self, found: InstanceData, labels: tuple[str, ...]) -> ImageDetections:
+        """Return what a model found as plain arrays with class names."""
+        ids = found.labels.cpu().numpy().astype(np.int64)
+        return ImageDetections(
+            image=self.name,
+            width=self.width,
+            height=self.height,
+            boxes=found.bboxes.float().cpu().numpy(),
+            scores=found.scores.float().cpu().numpy(),
+            labels=tuple(labels[index] for index in ids),
+            ids=ids,
+        )
+
+
+def make_ready(
+    name: str, pixels: np.ndarray, looking: Looking, boxes: GivenBoxes | None = None, keep: bool = False
+) -> ReadyImage:
+    """Resize an image RGB uint8 (H, W, 3) for the network.
+
+    Args:
+        name: Of the image.
+        pixels: The original.
+        looking: Settings.
+        boxes: Given boxes in original pixels.
+        keep: Whether the original pixels are needed afterwards.
+    """
+    planes, scale = resize(pixels, looking.short_side, looking.long_side)
+    height, width = pixels.shape[:2]
+    return ReadyImage(name, height, width, planes, scale, boxes, pixels if keep else None)

@@ -1,0 +1,44 @@
+"""Reading ahead: the next images are decoded in threads while the network is busy with the last ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from regionclip_cli.data.images import ImageInput
+from regionclip_cli.errors import InputError
+
+Read = TypeVar("Read")
+
+THREADS = 2
+
+
+def read_ahead(
+    sources: Iterable[ImageInput], read: Callable[[ImageInput], Read], ahead: int
+) -> Generator[tuple[ImageInput, Read | InputError], None, None]:
+    """Yield every source, in order, with what `read` made of it or with the `InputError` that it raised.
+
+    At most `ahead` images are in memory before they are asked for. Any other error ends the reading, after the images
+    before it. Standard input is read at the caller's own time, since a thread that waits for it could not be stopped.
+    """
+    waiting: deque[tuple[ImageInput, Future[Read] | None]] = deque()
+    left = iter(sources)
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
+        try:
+            while True:
+                while len(waiting) < ahead and (source := next(left, None)) is not None:
+                    waiting.append((source, None if source.path is None else pool.submit(read, source)))
+                if not waiting:
+                    return
+                source, future = waiting.popleft()
+                try:
+                    result: Read | InputError = read(source) if future is None else future.result()
+                except InputError as err:
+                    result = err
+                yield source, result
+        finally:
+            for _, future in waiting:
+                if future is not None:
+                    future.cancel()
