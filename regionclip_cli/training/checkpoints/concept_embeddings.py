@@ -1,0 +1,44 @@
+"""RegionCLIP's released `concept_emb` files: bare tensors, given back the names they come without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from regionclip_cli.errors import UsageError
+from regionclip_cli.language.concept_bank import ConceptBank
+
+OFFICIAL_TEMPLATES = "clip-81"
+"""The released embeddings are means over these, not normalised."""
+
+
+def convert_concepts(content: Tensor, path: Path, names: Sequence[str], model: str, dim: int) -> ConceptBank:
+    """Return the concept bank of a bare tensor.
+
+    Args:
+        content: Embeddings (C, D), or (D,) for a single concept.
+        path: The file they come from, for messages.
+        names: C names in row order.
+        model: Name of the model whose text encoder made them.
+        dim: D of that model.
+
+    Raises:
+        UsageError: The counts or dimensions differ, a name comes twice, or a value is no finite number.
+    """
+    rows = content[None] if content.ndim == 1 else content
+    if rows.ndim != 2 or not rows.is_floating_point():
+        shape = tuple(content.shape)
+        raise UsageError(f"{path} holds a tensor of shape {shape} and type {content.dtype}, not embeddings (C, D).")
+    if len(names) != rows.shape[0]:
+        raise UsageError(
+            f"{path} holds {rows.shape[0]} embeddings, and --names has {len(names)} names.",
+            "They must match one to one, in order.",
+        )
+    if rows.shape[1] != dim:
+        raise UsageError(
+            f"{path} holds embeddings of {rows.shape[1]} dimensions, and the model {model!r} makes {dim}.",
+            "Name the model whose text encoder made them in --model.",
+        )
+    return ConceptBank(tuple(names), rows.float().contiguous(), model, OFFICIAL_TEMPLATES)
