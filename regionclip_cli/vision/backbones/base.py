@@ -135,7 +135,7 @@ class Backbone(nn.Module, ABC):
         Args:
             features: What `trunk` returned, (B, channels, h, w).
             regions: Number R of boxes in all images.
-            separable: Whether RoIAlign is done as two small matrix products, which makes averaging and wide maps cheap.
+            separable: Whether RoIAlign is done as a weighted sum of cells, which makes averaging and wide maps cheap.
         """
         return RegionPlan((Grid(features, self.pool_size),), self.pool)
 

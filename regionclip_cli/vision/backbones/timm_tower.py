@@ -6,7 +6,8 @@ stride 16. `feature_info` tells where that is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.registry import MODELS
-from regionclip_cli.vision.backbones.base import Backbone
+from regionclip_cli.vision.backbones.base import BATCH_NORMS, Backbone, Grid, RegionPlan
+from regionclip_cli.vision.backbones.folding import folded_copy
 
 STRIDE = 16
 
@@ -57,19 +59,31 @@ class TimmTower(Backbone):
         self.entrance = tuple(entrance)
         self.early = tuple(blocks[: cut.blocks])
         self.late = (*blocks[cut.blocks :], *ending)
+        self._has_norms = any(isinstance(module, BATCH_NORMS) for module in visual.modules())
+        self._folded: tuple[nn.Sequential, nn.Sequential] | None = None
+        visual.register_load_state_dict_post_hook(self._forget)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Return the features at stride 16: normalised images (B, 3, H, W) -> (B, channels, H/16, W/16) rounded up."""
         x = images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
-        for module in (*self.entrance, *self.early):
+        for module in self._for_inference()[0] if self._infers else (*self.entrance, *self.early):
             x = module(x)
         return x
 
     def pool(self, regions: Tensor) -> Tensor:
         """Return what the rest of the tower makes of regions: (R, channels, P, P) -> (R, D)."""
-        for module in self.late:
-            regions = module(regions)
-        return self.visual.head(self.visual.trunk.forward_head(regions))
+        return self._finish(self.late, regions)
+
+    def plan(self, features: Tensor, regions: int, separable: bool) -> RegionPlan:
+        """Leave out batch norms where no gradient is wanted."""
+        late = self._for_inference()[1] if self._infers else self.late
+        return RegionPlan((Grid(features, self.pool_size),), functools.partial(self._finish, late))
+
+    def train(self, mode: bool = True) -> TimmTower:
+        """Set the training mode, and forget what was prepared for inference: the weights are about to change."""
+        self._folded = None
+        super().train(mode)
+        return self
 
     def stages(self) -> list[list[nn.Parameter]]:
         """List the stem, each stage of blocks, and whatever follows them: the head and the projection."""
@@ -78,6 +92,30 @@ class TimmTower(Backbone):
         listed = [[p for module in group for p in module.parameters()] for group in groups]
         seen = {id(parameter) for stage in listed for parameter in stage}
         return [*listed, [parameter for parameter in self.visual.parameters() if id(parameter) not in seen]]
+
+    @property
+    def _infers(self) -> bool:
+        return self._has_norms and not (self.training or torch.is_grad_enabled())
+
+    def _finish(self, late: Iterable[nn.Module], regions: Tensor) -> Tensor:
+        """Send regions through the last blocks, timm's head and open_clip's projection."""
+        for module in late:
+            regions = module(regions)
+        return self.visual.head(self.visual.trunk.forward_head(regions))
+
+    def _for_inference(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return copies, without batch norms, of what runs before and after the cut; made when first needed."""
+        if self._folded is not None:
+            made = next(self._folded[0].parameters())
+            if (made.dtype, made.device) == (self.dtype, self.device):
+                return self._folded
+        before, after = nn.Sequential(*self.entrance, *self.early), nn.Sequential(*self.late)
+        self._folded = folded_copy(before), folded_copy(after)
+        return self._folded
+
+    def _forget(self, *_: object) -> None:
+        """Drop the copies when other weights are loaded."""
+        self._folded = None
 
 
 class _Cut(NamedTuple):

@@ -20,13 +20,13 @@ class RegionEncoder(nn.Module):
     """Embeds boxes of images, in the space of the backbone's texts.
 
     There are two paths to the same numbers. The plain one is the definition: torchvision's RoIAlign, then
-    `backbone.pool`. The fast one takes the backbone's `plan`, which may reorder linear steps, and on a CPU replaces
-    RoIAlign by matrix products. Both go through regions in chunks, so that memory does not grow with their number.
+    `backbone.pool`. The fast one takes the backbone's `plan`, which may reorder linear steps, and on a CPU does
+    RoIAlign as a weighted sum. Both go through regions in chunks, so that memory does not grow with their number.
 
     Args:
         backbone: Trunk and pool. It stays the caller's: its parameters are not registered here a second time.
         chunk: Regions to hold in memory at once.
-        path: "plain", "fast", or "auto": fast, with matrix products where no gradient is wanted.
+        path: "plain", "fast", or "auto": fast, with the weighted sum where no gradient is wanted.
     """
 
     def __init__(self, backbone: Backbone, chunk: int = 64, path: Path = "auto") -> None:
@@ -65,7 +65,7 @@ class RegionEncoder(nn.Module):
         return torch.cat(embeddings) if embeddings else features.new_zeros(0, self.backbone.embed_dim).float()
 
     def _separable(self, features: Tensor) -> bool:
-        """Whether RoIAlign is done as matrix products: on a CPU, where nothing is to be differentiated."""
+        """Whether RoIAlign is done as a weighted sum: on a CPU, where nothing is to be differentiated."""
         if self.path == "auto":
             return features.device.type == "cpu" and not torch.is_grad_enabled()
         return self.path == "fast"

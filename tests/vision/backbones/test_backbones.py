@@ -130,3 +130,35 @@ def test_vit_fills_up_images_that_are_no_multiple_of_its_patches() -> None:
     filled[..., :70, :90] = image
     with torch.no_grad():
         torch.testing.assert_close(backbone.trunk(image), backbone.trunk(filled))
+
+
+def test_what_is_prepared_for_inference_follows_the_weights() -> None:
+    backbone = toy_backbone("efficientnet")
+    image = torch.randn(1, 3, 64, 64)
+
+    def both() -> tuple[torch.Tensor, torch.Tensor]:
+        plain = backbone.trunk(image).detach()  # with gradients, batch norms are run as they are
+        with torch.no_grad():
+            return backbone.trunk(image), plain
+
+    first, plain = both()
+    torch.testing.assert_close(first, plain, rtol=1e-4, atol=1e-5)
+    names = set(backbone.state_dict())
+
+    state = {key: value * 1.1 if value.is_floating_point() else value for key, value in backbone.state_dict().items()}
+    backbone.visual.load_state_dict({key.removeprefix("visual."): value for key, value in state.items()})
+    second, plain = both()
+    torch.testing.assert_close(second, plain, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(second, first)
+
+    backbone.train()
+    with torch.no_grad():
+        backbone.visual.trunk.conv_stem.weight.mul_(2)
+    backbone.eval()
+    third, plain = both()
+    torch.testing.assert_close(third, plain, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(third, second)
+
+    with torch.no_grad():
+        assert backbone.to(torch.float64).trunk(image.double()).dtype == torch.float64
+    assert set(backbone.state_dict()) == names

@@ -33,7 +33,7 @@ AWKWARD = torch.tensor(
 
 
 @pytest.mark.parametrize(("side", "average"), [(14, 1), (14, 2), (7, 7), (3, 1)])
-def test_two_products_are_roi_align(side: int, average: int) -> None:
+def test_a_weighted_sum_is_roi_align(side: int, average: int) -> None:
     features = torch.randn(6, 7, 10)
     boxes = torch.cat([AWKWARD, random_boxes(30, 160, 112)])
     expected = functional.avg_pool2d(roi_align(features[None], [boxes], side, 1 / 16, 0, True), average)
@@ -48,7 +48,7 @@ def test_two_products_are_roi_align(side: int, average: int) -> None:
     st.integers(1, 12),
     st.sampled_from([8, 16, 14]),
 )
-def test_two_products_are_roi_align_for_any_box_and_map(
+def test_a_weighted_sum_is_roi_align_for_any_box_and_map(
     boxes: list[tuple[float, ...]], height: int, width: int, stride: int
 ) -> None:
     features = torch.linspace(-1, 1, 2 * height * width).view(2, height, width).sin()
@@ -63,7 +63,7 @@ def test_a_box_that_is_inside_out_is_empty() -> None:
     assert separable_roi_align(torch.ones(7, 10, 3), boxes, 1 / 16, 4).eq(0).all()
 
 
-def test_two_products_have_the_gradient_of_roi_align() -> None:
+def test_a_weighted_sum_has_the_gradient_of_roi_align() -> None:
     features = torch.randn(3, 7, 10, requires_grad=True)
     boxes = torch.cat([AWKWARD, random_boxes(5, 160, 112)])
     expected = roi_align(features[None], [boxes], 4, 1 / 16, 0, True)
