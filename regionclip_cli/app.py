@@ -42,6 +42,9 @@ BUILT_IN = (
 
 HELP = """Find objects by name, in any photo.
 
+Name what you look for in plain words. The model in the package works at
+once and offline; larger ones can be added.
+
 [bold]Examples:[/bold]
   regionclip detect kitchen.jpg --classes "cat,kettle"
   regionclip models ls
@@ -59,10 +62,9 @@ def build_app(argv: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
         callback=_root,
     )
-    wanted = next((word for word in argv if not word.startswith("-")), "")
-    completing = f"_{PROGRAM.upper()}_COMPLETE" in os.environ
+    wanted = next((word for word in argv or _words_to_complete() if not word.startswith("-")), "")
     for command in BUILT_IN:
-        if completing or command.name == wanted:
+        if command.name == wanted:
             _add(app, command)
         else:
             app.command(command.name, help=command.summary)(_not_loaded)
@@ -110,6 +112,12 @@ def _reader_left() -> int:
     # What is still buffered would raise once more when the interpreter closes stdout.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return BROKEN_PIPE
+
+
+def _words_to_complete() -> list[str]:
+    """Return what stands on the line that a shell asks to complete: it comes in the environment, not as arguments."""
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return line.split()[1:] if f"_{PROGRAM.upper()}_COMPLETE" in os.environ else []
 
 
 def _add(app: typer.Typer, command: BuiltIn) -> None:
@@ -162,13 +170,26 @@ def _show_version(asked: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", metavar="", help="Print the version and exit.", callback=_show_version, is_eager=True
+        ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print data, warnings and errors only.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", metavar="", help="Print data, warnings and errors only.")
+    ] = False,
     verbose: Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Say more; show tracebacks. Twice: all that is logged.")
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            metavar="",
+            count=True,
+            show_default=False,
+            help="Say more, and show the traceback of a bug. Twice: all that is logged.",
+        ),
     ] = 0,
-    offline: Annotated[bool, typer.Option("--offline", help="Use nothing from the network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", metavar="", help="Use nothing from the network.")] = False,
 ) -> None:
     from regionclip_cli.console.logs import listening
 

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 import typer
+from syrupy.assertion import SnapshotAssertion
 
 from regionclip_cli import __version__, app, plugins
 from regionclip_cli.console import Console
@@ -228,6 +229,33 @@ def test_as_a_process_it_ends_with_the_code() -> None:
     assert ended.returncode == ExitCode.USAGE
     assert ended.stdout == ""
     assert "Did you mean 'detect'?" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "word", "expected"),
+    [
+        ("regionclip doc", 1, ["doctor"]),
+        ("regionclip doctor --ma", 2, ["--markdown"]),
+        ("regionclip plugins c", 2, ["check"]),
+    ],
+)
+def test_a_shell_can_complete(line: str, word: int, expected: list[str]) -> None:
+    asked = {"_REGIONCLIP_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(word)}
+    code = "import sys; from regionclip_cli.app import main; sys.exit(main())"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert ended.stderr == ""
+    assert ended.stdout.split() == expected
+
+
+@pytest.mark.parametrize("words", ["", "plugins", "plugins ls", "plugins check", "doctor"])
+def test_help_pages(words: str, snapshot: SnapshotAssertion) -> None:
+    plain = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+    plain |= {"COLUMNS": "80", "NO_COLOR": "1", plugins.SWITCH: "", "PYTHONIOENCODING": "utf-8"}
+    ended = subprocess.run([*ENTRY, *words.split(), "--help"], env=plain, capture_output=True, check=True)
+    assert ended.stdout.decode() == snapshot
+    assert ended.stderr == b""
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

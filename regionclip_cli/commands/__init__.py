@@ -15,7 +15,7 @@ function, right before the one call:
         ctx: typer.Context,
         inputs: Annotated[list[str], typer.Argument(help="Images, folders, globs, or - for stdin.")],
         conf: Annotated[float, typer.Option(help=describe("conf"), min=0, max=1)] = default("conf"),
-        as_json: Annotated[bool, typer.Option("--json", help="One JSON object an image on stdout.")] = False,
+        as_json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object an image.")] = False,
     ) -> ExitCode:
         '''Find objects by name in images.
 
@@ -41,4 +41,5 @@ What a command may rely on:
   `HF_HUB_OFFLINE=1` in this process before the command runs.
 * The docstring is the help text, in Rich markup: line breaks after its first paragraph stay as written (keep lines
   under 76 characters), and a literal `[` that could be read as a style is written as a backslash and `[`.
+* `metavar=""` keeps Typer from writing `<bool>` behind a flag.
 """

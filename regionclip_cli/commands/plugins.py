@@ -79,7 +79,9 @@ def check_all(
     from regionclip_cli.stages.plugin_check import check
 
     outcomes = check(console.progress(), built_in=built_in)
-    if as_json:
+    if not outcomes:
+        console.note("No plugins are installed. `--all` checks what comes with regionclip.")
+    elif as_json:
         for outcome in outcomes:
             console.json(asdict(outcome))
     else:
@@ -88,6 +90,4 @@ def check_all(
         for outcome in outcomes:
             if outcome.problem:
                 console.error(f"{outcome.kind[:-1]} {outcome.name}: {outcome.problem}", outcome.hint)
-    if not outcomes:
-        console.note("No plugins are installed. `--all` checks what comes with regionclip.")
     return ExitCode.PLUGIN if any(outcome.problem for outcome in outcomes) else ExitCode.OK

@@ -49,6 +49,8 @@ def check(progress: Progress, *, built_in: bool = False) -> list[Outcome]:
         built_in: Try what comes with this package too, which builds some large networks.
     """
     offers = [offer for offer in plugins.describe() if built_in or offer.distribution != plugins.OWN]
+    if not offers:
+        return []
     outcomes = []
     progress.start("plugins", len(offers), "checks")
     for offer in offers:

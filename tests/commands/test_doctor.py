@@ -9,6 +9,7 @@ import pytest
 from distributions import install
 
 from regionclip_cli import app, environment
+from regionclip_cli.commands import doctor as command
 from regionclip_cli.errors import ExitCode, MissingError
 from regionclip_cli.hub import store
 from regionclip_cli.stages import doctor
@@ -33,6 +34,15 @@ def test_a_sound_installation(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["torch"].strip() == environment.versions()["torch"]
     assert facts["plugins"].strip() == "none installed"
     assert "BROKEN" not in out
+
+
+def test_every_example_of_the_help_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = command.doctor.__doc__ or ""
+    lines = [line.split() for line in page.splitlines() if line.strip().startswith("regionclip ")]
+    assert len(lines) == 2
+    for _, *words in lines:
+        assert app.main(words) == ExitCode.OK
+    capsys.readouterr()
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

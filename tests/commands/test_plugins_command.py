@@ -11,6 +11,7 @@ import pytest
 from distributions import install, install_example
 
 from regionclip_cli import app, plugins
+from regionclip_cli.commands import plugins as command
 from regionclip_cli.errors import ExitCode
 from regionclip_cli.specs import BackboneSpec, DatasetSpec
 from regionclip_cli.stages import plugin_check
@@ -88,6 +89,16 @@ def test_ls_names_what_is_broken_and_lists_the_rest(site: Path, capsys: pytest.C
 
 def test_check_without_plugins_has_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_json(capsys, "check") == (ExitCode.OK, [])
+
+
+def test_every_example_of_the_help_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(plugin_check.CHECKS, "backbones", lambda spec: "not built here: that takes a minute")
+    pages = [page.__doc__ or "" for page in (command.about, command.list_all, command.check_all)]
+    lines = [line.split() for page in pages for line in page.splitlines() if line.strip().startswith("regionclip ")]
+    assert len(lines) == 6
+    for _, *words in lines:
+        assert app.main(words) == ExitCode.OK
+    capsys.readouterr()
 
 
 def test_check_passes_the_examples(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
