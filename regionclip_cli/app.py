@@ -7,6 +7,7 @@ under half a second, and one broken command from breaking the rest.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after the program name; None means those of this process.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # Python leaves None where a stream was closed before it started (`>&-`); what is written there goes nowhere.
+    sys.stdout = sys.stdout or io.StringIO()
+    sys.stderr = sys.stderr or io.StringIO()
     console = Console()
     try:
         code = _run(words, console)

@@ -264,3 +264,19 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     _, err = process.communicate()
     assert err == ""
     assert process.returncode == app.BROKEN_PIPE
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
+def test_a_full_disk_is_a_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([*ENTRY, "plugins", "ls"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == ExitCode.USAGE
+    assert ended.stderr.startswith("error: The disk is full.\nhint: ")
+    assert len(ended.stderr.splitlines()) == 2
+
+
+def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert app.main(["plugins", "ls"]) == ExitCode.OK
+    assert app.main(["detct"]) == ExitCode.USAGE
