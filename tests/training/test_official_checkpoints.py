@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+from checkpoint_toys import finetuned, mark, without
 
 from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.hub.backbones import BACKBONES
@@ -11,36 +12,6 @@ from regionclip_cli.hub.model_file import write_model
 from regionclip_cli.training.checkpoints.clip_weights import below
 from regionclip_cli.training.checkpoints.official import convert_finetuned, convert_pretraining
 from regionclip_cli.vision.backbones.build import build_clip, clip_config
-
-
-def mark(tensor):
-    """Return the number that a marked tensor is full of."""
-    return round(float(tensor.flatten()[0]))
-
-
-def without(tensors, *prefixes):
-    return {key: value for key, value in tensors.items() if not key.startswith(prefixes)}
-
-
-def finetuned(tensors, dim, trained=48, tested=65, mask_channels=None):
-    """Return what a fine-tuned detector's file holds, made from a pre-training checkpoint's tensors."""
-    head = {
-        "cls_score.weight": torch.full((trained, dim), 7001.0),
-        "test_cls_score.weight": torch.full((tested, dim), 7002.0),
-        "cls_bg_score.weight": torch.zeros(1, dim),
-        "bbox_pred.weight": torch.full((4, dim), 7003.0),
-        "bbox_pred.bias": torch.full((4,), 7004.0),
-    }
-    found = without(tensors, "teacher_backbone.", "lang_encoder.")
-    found |= {f"roi_heads.box_predictor.{key}": value for key, value in head.items()}
-    if mask_channels:
-        found |= {
-            "roi_heads.mask_head.deconv.weight": torch.ones(()).expand(mask_channels, 256, 2, 2),
-            "roi_heads.mask_head.deconv.bias": torch.ones(256),
-            "roi_heads.mask_head.predictor.weight": torch.ones(1, 256, 1, 1),
-            "roi_heads.mask_head.predictor.bias": torch.ones(1),
-        }
-    return found
 
 
 def test_every_official_tensor_arrives_once(official):

@@ -19,6 +19,7 @@ from torch import Tensor
 from regionclip_cli.errors import UsageError
 from regionclip_cli.training.checkpoints.checking import check, few, shapes_of
 from regionclip_cli.training.checkpoints.clip_weights import with_counters
+from regionclip_cli.vision.proposals.build import build_proposals
 
 RENAMES = (
     (r"backbone\.(?:bottom_up\.)?stem\.conv1\.norm\.", r"backbone.bn1."),
@@ -63,12 +64,6 @@ def convert_proposals(tensors: Mapping[str, Tensor], prefix: str = "") -> tuple[
     }
     config = {"type": _kind(ours)}
     renamed = {mmdet_name(key): value for key, value in ours.items()}
-    import importlib.util
-
-    if importlib.util.find_spec("regionclip_cli.vision.proposals.build") is None:
-        return config, renamed
-    from regionclip_cli.vision.proposals.build import build_proposals
-
     shapes = shapes_of(build_proposals(dict(config)).state_dict())
     check(renamed, shapes, f"This {config['type']} proposal network")
     return config, with_counters(renamed, shapes)
