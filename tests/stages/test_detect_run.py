@@ -1,0 +1,264 @@
+"""`detect` as a function: streaming, failures, resume, interruption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from photos import NAMES, write_photos
+from PIL import Image
+
+from regionclip_cli import Detector
+from regionclip_cli.errors import InputError, MissingError, OutputError, UsageError
+from regionclip_cli.recipe.detection import DetectSettings
+from regionclip_cli.stages import detect
+from regionclip_cli.stages.detect import DetectResult, run
+from regionclip_cli.stages.progress import Silent
+
+EVERY_FORMAT = ("jsonl", "images", "coco", "yolo", "csv")
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.done = 0
+        self.total: int | None = None
+
+    def start(self, task: str, total: int | None, unit: str) -> None:
+        self.total, self.done = total, 0
+
+    def advance(self, done: int = 1) -> None:
+        self.done += done
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture
+def go(toy_model: Path, photos: Path) -> Any:
+    def call(*inputs: str, progress: Any = None, emit: Any = None, **options: Any) -> DetectResult:
+        base = {"classes": "cat,dog", "model": str(toy_model), "out": "out", "formats": ("jsonl",), "recursive": True}
+        return run(DetectSettings(inputs=inputs or ("photos",), **base | options), progress, emit)
+
+    return call
+
+
+def lines(out: str = "out") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(out, "detections.jsonl").read_text().splitlines()]
+
+
+def files(out: str) -> dict[str, bytes]:
+    found = {str(path.relative_to(out)): path.read_bytes() for path in Path(out).rglob("*") if path.is_file()}
+    return {name: content for name, content in found.items() if name != "run.log"}
+
+
+def test_it_writes_what_python_finds(go: Any, toy_model: Path) -> None:
+    result = go()
+    detector = Detector(toy_model, device="cpu").set_classes("cat,dog")
+    assert [line["image"] for line in lines()] == ["photos/1.jpg", "photos/2.png", "photos/sub/1.jpg"]
+    assert lines() == [detector.detect(f"photos/{name}").to_json() for name in NAMES]
+    assert sum(len(line["detections"]) for line in lines()) == result.tally.detections > 3
+    assert (result.images, result.skipped, result.failed) == (3, 0, ())
+
+
+def test_a_batch_changes_nothing_for_images_of_one_size(go: Any) -> None:
+    pictures = {f"same/{index}.png": index for index in range(5)}
+    for name, seed in pictures.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        noise = np.random.default_rng(seed).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(name)
+    go("same", out="one", conf=0.05)
+    go("same", out="two", conf=0.05, batch=2)
+    assert [line["image"] for line in lines("one")] == [line["image"] for line in lines("two")]
+    for one, two in zip(lines("one"), lines("two"), strict=True):
+        assert len(one["detections"]) == len(two["detections"]) > 0
+        for a, b in zip(one["detections"], two["detections"], strict=True):
+            assert a["label"] == b["label"]
+            assert np.allclose(a["box"], b["box"], atol=0.1)
+            assert abs(a["score"] - b["score"]) < 1e-3
+
+
+def test_a_bad_image_costs_only_itself(go: Any) -> None:
+    Path("photos/1b.jpg").write_bytes(Path("photos/1.jpg").read_bytes()[:300])
+    Path("photos/sub/0.jpg").touch()
+    listener = Listener()
+    result = go(progress=listener)
+    assert result.failed == ("photos/1b.jpg", "photos/sub/0.jpg")
+    assert [line["image"] for line in lines()] == [f"photos/{name}" for name in NAMES]
+    errors = [json.loads(line) for line in Path("out/errors.jsonl").read_text().splitlines()]
+    assert [set(error) for error in errors] == [{"image", "error"}] * 2
+    assert [error["image"] for error in errors] == list(result.failed)
+    assert [error["error"] for error in errors] == listener.warnings
+    assert listener.done == listener.total == 5
+    assert "2 failed (photos/1b.jpg, ...)" in result.summary()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_strict_stops_at_the_first_and_keeps_what_came_before(go: Any, batch: int) -> None:
+    Path("photos/1b.jpg").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"photos/1b\.jpg is not an image"):
+        go(strict=True, batch=batch)
+    assert [line["image"] for line in lines()] == ["photos/1.jpg"]
+    assert json.loads(Path("out/errors.jsonl").read_text())["image"] == "photos/1b.jpg"
+
+
+def test_an_image_is_written_before_the_next_is_looked_at(go: Any) -> None:
+    seen = []
+    go(emit=lambda found: seen.append((found.image, len(lines()))))
+    assert seen == [(f"photos/{name}", index) for index, name in enumerate(NAMES, 1)]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_run_that_was_cut_goes_on_where_it_was(go: Any, stop: type[BaseException], after: int) -> None:
+    go(out="whole", formats=EVERY_FORMAT)
+
+    def cut(found: Any) -> None:
+        if len(lines()) == after:
+            raise stop
+
+    with pytest.raises(stop):
+        go(formats=EVERY_FORMAT, emit=cut)
+    assert not Path("out/coco.json").exists()
+    before = Path("out/detections.jsonl").read_bytes()
+    listener = Listener()
+    result = go(formats=EVERY_FORMAT, resume=True, progress=listener)
+    assert (result.skipped, result.images) == (after, 3 - after)
+    assert listener.done == 3
+    assert Path("out/detections.jsonl").read_bytes().startswith(before)
+    assert files("out") == files("whole")
+
+
+def test_resume_takes_new_images_and_mended_ones(go: Any) -> None:
+    good = Path("photos/2.png").read_bytes()
+    Path("photos/2.png").write_bytes(good[:50])
+    assert go().failed == ("photos/2.png",)
+    Path("photos/2.png").write_bytes(good)
+    write_photos(Path("photos"), ("9.jpg",))
+    result = go(resume=True)
+    assert (result.images, result.skipped, result.failed) == (2, 2, ())
+    assert sorted(line["image"] for line in lines()) == sorted(f"photos/{name}" for name in (*NAMES, "9.jpg"))
+    assert not Path("out/errors.jsonl").exists()
+    assert go(resume=True).summary() == "0 objects in 0 images; 4 done before. Results are in out."
+
+
+def test_a_second_run_touches_nothing(go: Any) -> None:
+    go(formats=EVERY_FORMAT)
+    before = files("out")
+    with pytest.raises(UsageError, match="Add --resume to go on with that run, or choose another folder with --out"):
+        go(formats=EVERY_FORMAT, classes="bird")
+    with pytest.raises(UsageError, match="had labels"):
+        go(formats=EVERY_FORMAT, classes="bird", resume=True)
+    with pytest.raises(UsageError, match=r"had conf = 0.01, and this one has 0.5"):
+        go(formats=EVERY_FORMAT, conf=0.5, resume=True)
+    assert files("out") == before
+
+
+def test_results_in_the_input_folder_are_no_inputs(go: Any) -> None:
+    for resume in (False, True):
+        go(".", out="photos/out", formats=("jsonl", "images"), resume=resume)
+        assert len(lines("photos/out")) == 3
+
+
+def test_given_boxes(go: Any) -> None:
+    boxes = {"photos/1.jpg": [[4, 4, 40, 40], [-9, 10, 30, 44]], "2.png": {"boxes": [[1, 1, 20, 20]], "scores": [0.25]}}
+    Path("boxes.json").write_text(json.dumps({**boxes, "gone.jpg": []}))
+    listener = Listener()
+    go(boxes="boxes.json", conf=0, nms="off", progress=listener)
+    found = {line["image"]: line["detections"] for line in lines()}
+    assert [len(found[f"photos/{name}"]) for name in NAMES] == [4, 2, 0]
+    assert {tuple(one["box"]) for one in found["photos/1.jpg"]} == {(4, 4, 40, 40), (0, 10, 30, 44)}
+    assert max(one["score"] for one in found["photos/2.png"]) <= 0.5 + 1e-6  # sqrt(p * 0.25)
+    assert any("1 boxes reach over the border" in warning for warning in listener.warnings)
+    assert any("1 entries of boxes.json belong to no image here" in warning for warning in listener.warnings)
+
+
+def test_a_box_outside_its_image_costs_that_image(go: Any) -> None:
+    Path("boxes.json").write_text(json.dumps({"1.jpg": [[400, 4, 500, 40]], "2.png": [[1, 1, 9, 9]]}))
+    result = go("photos", recursive=False, boxes="boxes.json", conf=0)
+    assert result.failed == ("photos/1.jpg",)
+    assert len(lines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"inputs": ("none.jpg",)}, UsageError, "no file or folder none.jpg"),
+        ({"classes": None}, UsageError, "Nothing was named to look for"),
+        ({"classes": ","}, UsageError, "No class is given"),
+        ({"model": "regionclip-tinny"}, MissingError, "Did you mean 'regionclip-tiny'"),
+        ({"proposals": "nothing"}, MissingError, "no model called 'nothing'"),
+        ({"boxes": "none.json"}, MissingError, "no boxes file none.json"),
+        ({"classes": None, "concepts": "none.safetensors"}, MissingError, "none.safetensors"),
+        ({"formats": ("pdf",)}, UsageError, "no writer called 'pdf'"),
+        ({"device": "gpu"}, UsageError, "gpu"),
+        ({"out": "photos/1.jpg/out"}, OutputError, "is a file"),
+    ],
+)
+def test_wrong_requests_end_before_anything_is_written(
+    go: Any, options: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    inputs = options.pop("inputs", ())
+    with pytest.raises(error, match=sentence) as caught:
+        go(*inputs, **options)
+    assert "\n" not in str(caught.value)
+    assert not Path("out").exists()
+
+
+def test_a_full_disk_is_one_sentence(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from regionclip_cli.results.writers.jsonl import JsonlWriter
+
+    write = JsonlWriter.write
+
+    def full(self: JsonlWriter, *found: Any) -> None:
+        if len(lines()) == 2:
+            raise OutputError("out/detections.jsonl cannot be written: No space left on device.")
+        write(self, *found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonlWriter, "write", full)
+        with pytest.raises(OutputError, match="No space left"):
+            go(formats=EVERY_FORMAT)
+    assert len(lines()) == 2
+    assert not [path for path in Path("out").rglob("*.part") if path.name.startswith(".")]
+    assert go(formats=EVERY_FORMAT, resume=True).images == 1
+
+
+def test_json_alone_writes_no_files(go: Any) -> None:
+    found = []
+    result = go(out=None, json_lines=True, emit=found.append)
+    assert len(found) == 3
+    assert result.out is None
+    assert {path.name for path in Path().iterdir()} == {"photos"}
+
+
+def test_the_default_folder(go: Any) -> None:
+    assert go(out=None).out == detect.DEFAULT_OUT
+    assert len(lines("regionclip-detections")) == 3
+
+
+def test_images_are_let_go(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many images there are, only a few are in memory at once."""
+    import weakref
+
+    alive: list[weakref.ref] = []
+    most = 0
+    make_ready = detect.make_ready
+
+    def watched(*args: Any, **options: Any) -> Any:
+        ready = make_ready(*args, **options)
+        alive.append(weakref.ref(ready))
+        return ready
+
+    def count(found: Any) -> None:
+        nonlocal most
+        most = max(most, sum(reference() is not None for reference in alive))
+
+    monkeypatch.setattr(detect, "make_ready", watched)
+    write_photos(Path("many"), tuple(f"{index:02}.png" for index in range(24)))
+    go("many", emit=count)
+    assert len(alive) == 24
+    assert most <= 6
