@@ -63,6 +63,24 @@ def embeddings(name: str, *shape: int) -> torch.Tensor:
     return torch.from_numpy(weights.tensor(name, shape))
 
 
+class Remembering(torch.nn.Module):
+    """A region encoder that embeds the same boxes of the same picture once; a thousand take half a minute on one core."""
+
+    def __init__(self, encoder: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.seen: list[tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]] = []
+
+    def forward(self, features: torch.Tensor, boxes: list[torch.Tensor]) -> torch.Tensor:
+        """Return the embeddings (R, D) of boxes, computed or remembered."""
+        for known, asked, answer in self.seen:
+            if torch.equal(known, features) and all(map(torch.equal, asked, boxes)):
+                return answer
+        answer = self.encoder(features, boxes)
+        self.seen.append((features, boxes, answer))
+        return answer
+
+
 class Loaded:
     """A converted model, and what it makes of the fixture's image; everything is computed once."""
 
@@ -70,6 +88,7 @@ class Loaded:
         self.path = path
         self.expected = expected
         self.detector, self.card = builder.load_detector(path)
+        self.detector.region_encoder = Remembering(self.detector.region_encoder)
         self.image = torch.from_numpy(expected["image"]).permute(2, 0, 1)
         self.boxes = torch.from_numpy(expected["boxes"])
 

@@ -72,6 +72,8 @@ class OpenVocabularyDetector(BaseDetector):
             nn.init.normal_(self.box_head.weight, std=0.001)
             nn.init.zeros_(self.box_head.bias)
         self.train_cfg = roi_training.as_roi_training(train_cfg)
+        # What the source was built with, so that settings which leave it alone can also undo others.
+        self._built_selection = dict(vars(getattr(self.proposals, "selection", object)))
         self.scoring = as_scoring(None)
         self.set_scoring(test_cfg)
 
@@ -82,9 +84,13 @@ class OpenVocabularyDetector(BaseDetector):
     def set_scoring(self, scoring: Scoring | Mapping[str, Any] | str | None) -> None:
         """Choose how detections are scored and selected from now on; None means the default."""
         self.scoring = as_scoring(scoring)
-        self.proposals.configure(
-            nms_iou=self.scoring.proposal_iou, pre_nms=self.scoring.pre_nms, max_proposals=self.scoring.max_proposals
-        )
+        wanted = {
+            "nms_iou": self.scoring.proposal_iou,
+            "pre_nms": self.scoring.pre_nms,
+            "max_proposals": self.scoring.max_proposals,
+        }
+        built = self._built_selection
+        self.proposals.configure(**{key: built.get(key) if value is None else value for key, value in wanted.items()})
 
     def cast(self, dtype: torch.dtype) -> OpenVocabularyDetector:
         """Compute the networks in another floating type; scores, boxes and suppression stay in float32."""

@@ -25,9 +25,9 @@ class Scoring:
         sigma: Width of the Gaussian.
         min_score: Soft-NMS drops what falls below this.
         fusion: How objectness enters the score, see `classifier.fuse`.
-        proposal_iou: Overlap threshold of the proposal network's own suppression; None leaves it as it is.
-        pre_nms: Boxes of each feature level that enter that suppression; None leaves it as it is.
-        max_proposals: Boxes of an image that leave it; None leaves it as it is.
+        proposal_iou: Overlap threshold of the proposal network's own suppression; None takes what it was built with.
+        pre_nms: Boxes of each feature level that enter that suppression; None as above.
+        max_proposals: Boxes of an image that leave it; None as above.
     """
 
     conf: float = 0.001
@@ -60,7 +60,7 @@ class Scoring:
 
 
 SCORINGS: Mapping[str, Scoring] = {
-    "default": Scoring(proposal_iou=0.7, pre_nms=1000, max_proposals=300),
+    "default": Scoring(),
     # What the paper's zero-shot results on proposals were made with: many overlapping boxes, raw logits.
     "official": Scoring(fusion="logit", proposal_iou=0.9, pre_nms=1000, max_proposals=1000),
 }

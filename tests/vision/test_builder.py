@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.registry import DefaultScope
 from safetensors import safe_open
 from toys import DIM, TEXT, VISION, draw_shapes, toy_clip, toy_proposals, toy_state, write_toy_model
 
-from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.errors import MissingError, RegionClipError, UsageError
 from regionclip_cli.hub.model_card import ModelCard
 from regionclip_cli.hub.model_file import write_model
 from regionclip_cli.vision import builder
@@ -83,9 +84,16 @@ def test_networks_can_be_loaded_in_bfloat16(tmp_path):
     assert detect(detector).scores.dtype == torch.float32
 
 
+def test_models_load_after_a_runner_has_set_its_scope(tmp_path):
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        detector, _ = builder.load_detector(write_toy_model(tmp_path / "toy.safetensors"))
+        assert len(detect(detector))
+        assert builder.build_proposals({"type": "rpn-c4"}) is not None
+
+
 def test_without_a_proposal_network_boxes_must_come_from_outside(tmp_path):
     detector, _ = builder.load_detector(write_toy_model(tmp_path / "toy.safetensors", proposals=False))
-    with pytest.raises(MissingError, match="box"):
+    with pytest.raises(RegionClipError, match="proposes no boxes of its own"):
         detect(detector)
 
 

@@ -109,6 +109,23 @@ def test_classes_and_scoring_change_between_two_images():
     torch.testing.assert_close(again.bboxes, first.bboxes)
 
 
+def test_default_scoring_leaves_the_proposals_as_they_were_built():
+    detector = build(proposals=toy_proposals() | {"max_proposals": 7, "nms_iou": 0.6})
+
+    def proposed():
+        found = step(detector, [picture()], [sample(64, 96)])[0].pred_instances
+        return len(found.proposals.unique())
+
+    assert (detector.proposals.selection.max_proposals, detector.proposals.selection.nms_iou) == (7, 0.6)
+    few = proposed()
+    assert few <= 7
+    detector.set_scoring("official")
+    assert (detector.proposals.selection.max_proposals, detector.proposals.selection.nms_iou) == (1000, 0.9)
+    detector.set_scoring("default")
+    assert (detector.proposals.selection.max_proposals, detector.proposals.selection.nms_iou) == (7, 0.6)
+    assert proposed() == few
+
+
 def test_no_proposal_is_no_detection():
     detector = build(proposals={"type": "given"})
     empty = given(sample(64, 96), np.zeros((0, 4)).tolist())
