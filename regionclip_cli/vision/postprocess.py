@@ -63,7 +63,7 @@ def select_detections(
     if nms == "off" or max_dets <= 0 or scores.numel() == 0:
         return _best(boxes, scores, candidates, max(max_dets, 0))
 
-    # A table of scores, one row for each group of boxes that may suppress one another, -inf where there is no candidate.
+    # A table of scores, one row for each group of boxes that may suppress one another; -inf is no candidate.
     precise = torch.promote_types(scores.dtype, torch.float32)
     members = candidates.any(dim=1).nonzero().squeeze(1)
     if nms == "class":

@@ -1,0 +1,157 @@
+"""Proposal networks that look at pixels with a backbone of their own: RegionCLIP's "offline" RPNs.
+
+All three stand on the same ResNet-50, trained from Caffe's ImageNet weights: BGR pixels minus a mean, stride in the
+first 1x1 convolution of a stage. They were trained on boxes of a data set and are frozen ever after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.models.backbones import ResNet
+from mmdet.models.dense_heads import RPNHead
+from mmdet.models.necks import FPN
+from mmdet.structures import DetDataSample
+from torch import Tensor, nn
+from torch.nn import functional
+
+from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, valid_size
+from regionclip_cli.vision.proposals.head import build_head
+from regionclip_cli.vision.proposals.selection import Selection, select
+
+MEAN_BGR = (103.53, 116.28, 123.675)
+"""Mean of the training pixels, in 0..255; they were not divided by a deviation."""
+
+
+class PixelRpn(ProposalSource):
+    """A frozen RPN with its own ResNet-50; use one of its subclasses.
+
+    Args:
+        backbone: Images to feature maps.
+        neck: Feature maps to feature maps, or None.
+        head: Feature maps to objectness and box deltas.
+        divisor: The padded image's sides are multiples of this, in pixels.
+        selection: What survives NMS.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, neck: nn.Module | None, head: RPNHead, divisor: int, selection: Selection
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.rpn_head = head
+        self.divisor = divisor
+        self.selection = selection
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> PixelRpn:
+        """Stay in evaluation mode, whatever is asked: the network is never trained here."""
+        super().train(False)
+        return self
+
+    def configure(
+        self, nms_iou: float | None = None, pre_nms: int | None = None, max_proposals: int | None = None
+    ) -> None:
+        """Set what survives; arguments as in `ProposalSource.configure`."""
+        self.selection.configure(nms_iou, pre_nms, max_proposals)
+
+    @torch.no_grad()
+    def forward(
+        self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor | None = None
+    ) -> list[Proposals]:
+        """Return the proposals of each image, best first; arguments as in `ProposalSource.forward`."""
+        sizes = [valid_size(sample) for sample in samples]
+        maps = self.backbone(self.prepare(images, sizes))
+        logits, deltas = self.rpn_head(self.neck(maps) if self.neck is not None else maps)
+        return select(self.rpn_head, logits, deltas, sizes, self.selection)
+
+    def prepare(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Return BGR minus mean, with zeros around every image, in the network's number type.
+
+        The plane is cut to the largest image of the batch, then padded to the divisor: how the caller padded it does
+        not matter.
+
+        Args:
+            images: (B, 3, H, W) RGB in 0..255.
+            sizes: Height and width of each image in pixels.
+        """
+        height, width = (max(side) for side in zip(*sizes, strict=True))
+        pixels = images[:, :, :height, :width].float().flip(1) - images.new_tensor(MEAN_BGR).float().view(3, 1, 1)
+        for image, (rows, columns) in zip(pixels, sizes, strict=True):
+            image[:, rows:] = 0
+            image[:, :, columns:] = 0
+        pixels = functional.pad(pixels, (0, -width % self.divisor, 0, -height % self.divisor))
+        weight = self.rpn_head.rpn_cls.weight
+        return pixels.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _resnet(stages: int) -> ResNet:
+    """Build the first stages of a "caffe style" ResNet-50; the maps of all of them, or of the third alone."""
+    return ResNet(
+        50,
+        num_stages=stages,
+        strides=(1, 2, 2, 2)[:stages],
+        dilations=(1,) * stages,
+        out_indices=(0, 1, 2, 3) if stages == 4 else (2,),
+        style="caffe",
+    )
+
+
+class FpnRpn(PixelRpn):
+    """`rpn-fpn`: ResNet-50 with a feature pyramid of five levels and three anchors a cell.
+
+    RegionCLIP's network `rpn_lvis_866`, which its pre-training checkpoints carry along.
+
+    Args:
+        nms_iou: Overlap above which the lesser of two proposals of one level goes.
+        pre_nms: Proposals per level that take part in NMS.
+        max_proposals: Proposals of an image at most.
+    """
+
+    pyramid_norm: dict[str, str] | None = None
+    head_convolutions: int = 1
+
+    def __init__(self, nms_iou: float = 0.7, pre_nms: int = 1000, max_proposals: int = 1000) -> None:
+        strides = (4, 8, 16, 32, 64)
+        super().__init__(
+            _resnet(4),
+            FPN([256, 512, 1024, 2048], 256, num_outs=len(strides), norm_cfg=self.pyramid_norm),
+            build_head(256, 256, [(stride, [8 * stride]) for stride in strides], num_convs=self.head_convolutions),
+            divisor=32,
+            selection=Selection(nms_iou, pre_nms, max_proposals),
+        )
+
+
+class LsjRpn(FpnRpn):
+    """`rpn-fpn-lsj`: as `rpn-fpn`, with norms in the pyramid and two convolutions in the head; arguments as there.
+
+    RegionCLIP's network `rpn_lvis_866_lsj`, trained with large-scale jitter. Its norms were synchronised over GPUs in
+    training, which makes no difference once they are frozen.
+    """
+
+    pyramid_norm = {"type": "BN"}  # noqa: RUF012
+    head_convolutions = 2
+
+
+class C4Rpn(PixelRpn):
+    """`rpn-c4`: the first three stages of a ResNet-50, one map of stride 16, fifteen anchors a cell.
+
+    RegionCLIP's networks `rpn_coco_48`, `rpn_coco_65` and `rpn_coco_80`.
+
+    Args:
+        nms_iou: Overlap above which the lesser of two proposals goes.
+        pre_nms: Proposals that take part in NMS.
+        max_proposals: Proposals of an image at most.
+    """
+
+    def __init__(self, nms_iou: float = 0.7, pre_nms: int = 6000, max_proposals: int = 1000) -> None:
+        super().__init__(
+            _resnet(3),
+            None,
+            build_head(1024, 1024, [(16, [32, 64, 128, 256, 512])]),
+            divisor=1,
+            selection=Selection(nms_iou, pre_nms, max_proposals),
+        )

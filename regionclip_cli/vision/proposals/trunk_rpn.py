@@ -1,0 +1,104 @@
+"""A light proposal head on the detector's own feature map: no second backbone, and it can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, valid_size
+from regionclip_cli.vision.proposals.head import RATIOS, build_head
+from regionclip_cli.vision.proposals.selection import Selection, select
+
+
+class TrunkRpn(ProposalSource):
+    """`rpn-trunk`: one RPN head on one map; "region proposal network" of Faster R-CNN, section 3.1.
+
+    Args:
+        channels: Channels of the feature map.
+        feat_channels: Channels of the head's hidden convolutions.
+        num_convs: Hidden convolutions.
+        stride: Input pixels per cell of the feature map.
+        sizes: Square roots of the anchors' areas, in pixels.
+        ratios: Height by width of the anchors.
+        nms_iou: Overlap above which the lesser of two proposals goes.
+        pre_nms: Proposals that take part in NMS.
+        max_proposals: Proposals of an image at most.
+    """
+
+    needs_features = True
+
+    def __init__(
+        self,
+        channels: int,
+        feat_channels: int = 256,
+        num_convs: int = 1,
+        stride: int = 16,
+        sizes: Sequence[float] = (32, 64, 128, 256, 512),
+        ratios: Sequence[float] = RATIOS,
+        nms_iou: float = 0.7,
+        pre_nms: int = 1000,
+        max_proposals: int = 300,
+    ) -> None:
+        super().__init__()
+        self.rpn_head = build_head(channels, feat_channels, [(stride, sizes)], ratios, num_convs)
+        self.rpn_head.init_weights()
+        self.selection = Selection(nms_iou, pre_nms, max_proposals)
+
+    def configure(
+        self, nms_iou: float | None = None, pre_nms: int | None = None, max_proposals: int | None = None
+    ) -> None:
+        """Set what survives; arguments as in `ProposalSource.configure`."""
+        self.selection.configure(nms_iou, pre_nms, max_proposals)
+
+    @torch.no_grad()
+    def forward(
+        self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor | None = None
+    ) -> list[Proposals]:
+        """Return the proposals of each image, best first; of `ProposalSource.forward`, it only reads the features.
+
+        Raises:
+            ValueError: There are no features.
+        """
+        logits, deltas = self._dense(features)
+        return select(self.rpn_head, logits, deltas, [valid_size(sample) for sample in samples], self.selection)
+
+    def loss(self, features: Tensor, samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
+        """Return `loss_rpn_cls` and `loss_rpn_bbox`: binary cross entropy and L1 over 256 anchors of each image.
+
+        Args:
+            features: (B, channels, h, w).
+            samples: With `gt_instances.bboxes` (N, 4), the objects to be found, in pixels of the network's input.
+                `ignored_instances.bboxes`, where present, are neither objects nor background.
+        """
+        logits, deltas = self._dense(features)
+        objects = [
+            InstanceData(bboxes=boxes, labels=boxes.new_zeros(len(boxes), dtype=torch.long))
+            for boxes in (_boxes(sample.gt_instances, features) for sample in samples)
+        ]
+        ignored = [
+            InstanceData(bboxes=_boxes(sample.ignored_instances, features)) if "ignored_instances" in sample else None
+            for sample in samples
+        ]
+        # mmdet takes anchors up to `pad_shape` for valid: up to the image's own edge is what we want.
+        metas = [{"img_shape": valid_size(sample), "pad_shape": valid_size(sample)} for sample in samples]
+        losses = self.rpn_head.loss_by_feat(
+            [level.float() for level in logits], [level.float() for level in deltas], objects, metas, ignored
+        )
+        return {name: torch.stack([torch.as_tensor(part) for part in parts]).sum() for name, parts in losses.items()}
+
+    def _dense(self, features: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+        """Return logits [(B, A, h, w)] and deltas [(B, 4 A, h, w)] of the single level."""
+        if features is None:
+            raise ValueError("A proposal head on the trunk needs the trunk's feature map.")
+        logits, deltas = self.rpn_head((features.to(self.rpn_head.rpn_cls.weight.dtype),))
+        return logits, deltas
+
+
+def _boxes(instances: InstanceData, features: Tensor) -> Tensor:
+    """Return the boxes (N, 4) as a float32 tensor beside the features; mmdet may wrap them in a box type."""
+    boxes = getattr(instances.bboxes, "tensor", instances.bboxes)
+    return boxes.to(features.device, torch.float32)
