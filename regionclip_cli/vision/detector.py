@@ -5,7 +5,7 @@ Letters: B images, K proposals of an image, C classes, D embedding. Boxes are xy
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,7 +73,8 @@ class OpenVocabularyDetector(BaseDetector):
             nn.init.zeros_(self.box_head.bias)
         self.train_cfg = roi_training.as_roi_training(train_cfg)
         # What the source was built with, so that settings which leave it alone can also undo others.
-        self._built_selection = dict(vars(getattr(self.proposals, "selection", object)))
+        selection = getattr(self.proposals, "selection", None)
+        self._built_selection: dict[str, Any] = {} if selection is None else dict(vars(selection))
         self.scoring = as_scoring(None)
         self.set_scoring(test_cfg)
 
@@ -84,13 +85,14 @@ class OpenVocabularyDetector(BaseDetector):
     def set_scoring(self, scoring: Scoring | Mapping[str, Any] | str | None) -> None:
         """Choose how detections are scored and selected from now on; None means the default."""
         self.scoring = as_scoring(scoring)
-        wanted = {
-            "nms_iou": self.scoring.proposal_iou,
-            "pre_nms": self.scoring.pre_nms,
-            "max_proposals": self.scoring.max_proposals,
-        }
         built = self._built_selection
-        self.proposals.configure(**{key: built.get(key) if value is None else value for key, value in wanted.items()})
+        self.proposals.configure(
+            nms_iou=built.get("nms_iou") if self.scoring.proposal_iou is None else self.scoring.proposal_iou,
+            pre_nms=built.get("pre_nms") if self.scoring.pre_nms is None else self.scoring.pre_nms,
+            max_proposals=built.get("max_proposals")
+            if self.scoring.max_proposals is None
+            else self.scoring.max_proposals,
+        )
 
     def cast(self, dtype: torch.dtype) -> OpenVocabularyDetector:
         """Compute the networks in another floating type; scores, boxes and suppression stay in float32."""
@@ -101,7 +103,7 @@ class OpenVocabularyDetector(BaseDetector):
     def train(self, mode: bool = True) -> OpenVocabularyDetector:
         """Set the training mode; a proposal network that is not trained here stays in evaluation mode."""
         super().train(mode)
-        if not self._trains_proposals:
+        if self._proposal_loss is None:
             self.proposals.eval()
         return self
 
@@ -153,7 +155,7 @@ class OpenVocabularyDetector(BaseDetector):
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """Return `loss_cls`, with a box head `loss_bbox`, and the losses of a proposal head that is trained along."""
         features = self.extract_feat(batch_inputs, batch_data_samples)
-        losses = self.proposals.loss(features, batch_data_samples) if self._trains_proposals else {}
+        losses = self._proposal_loss(features, batch_data_samples) if self._proposal_loss else {}
         with torch.no_grad():
             proposals = self.propose(batch_inputs, batch_data_samples, features.detach())
         sampled = [
@@ -180,9 +182,10 @@ class OpenVocabularyDetector(BaseDetector):
         return torch.cat(boxes), self.region_encoder(features, boxes)
 
     @property
-    def _trains_proposals(self) -> bool:
-        """Whether the proposal source has a loss and weights to learn."""
-        return hasattr(self.proposals, "loss") and any(p.requires_grad for p in self.proposals.parameters())
+    def _proposal_loss(self) -> Callable[..., dict[str, Tensor]] | None:
+        """The loss of the proposal source, if it has one and weights to learn."""
+        trained = any(parameter.requires_grad for parameter in self.proposals.parameters())
+        return getattr(self.proposals, "loss", None) if trained else None
 
     def _deltas(self, regions: Tensor) -> Tensor:
         """Return the box head's (R, 4) float32 for regions (R, D)."""
