@@ -28,7 +28,12 @@ def write_model(path: Path, card: ModelCard, tensors: Mapping[str, Any]) -> Path
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    ready, storages = {}, set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        ready[name] = own.clone() if place in storages else own
+        storages.add(place)
     with whole_file(path) as part:
         try:
             save_file(ready, part, metadata=card.metadata())
@@ -47,7 +52,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        mode = part.stat().st_mode
         yield part
+        part.chmod(mode)  # safetensors makes files that only their owner may read
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)

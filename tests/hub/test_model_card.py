@@ -78,6 +78,11 @@ def test_foreign_newer_and_broken_cards_are_refused(tmp_path):
         read_card(raw(tmp_path / "d", {"regionclip": "{"}))
 
 
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    (tmp_path / "plain").touch()
+    assert model(tmp_path / "toy.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 @pytest.mark.parametrize(
     ("trouble", "seen"),
     [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(28, "No space left on device"), OutputError)],

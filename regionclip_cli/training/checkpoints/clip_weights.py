@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regionclip_cli import plugins
 from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.hub.backbones import BACKBONES
 from regionclip_cli.hub.model_card import ModelCard, read_card
@@ -72,13 +73,13 @@ def card_config(card: ModelCard) -> dict[str, Any]:
     """Return the open_clip model config of a model file: its own, or that of its backbone.
 
     Raises:
-        UsageError: The file holds no CLIP model.
+        UsageError: The file holds no CLIP model, or its backbone is not installed.
     """
     if card.clip is not None:
         return dict(card.clip)
-    if card.backbone is None or card.backbone not in BACKBONES:
-        raise UsageError(f"{card.name} holds no CLIP model of a known backbone.")
-    return clip_config(BACKBONES[card.backbone])
+    if card.backbone is None:
+        raise UsageError(f"{card.name} holds no CLIP model.")
+    return clip_config(plugins.find("backbones", card.backbone))
 
 
 def take_text(path: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
