@@ -23,6 +23,7 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 from regionclip_cli import Detector
+from regionclip_cli.language.text_encoder import TextEncoder
 
 
 def average_precision(found: list[tuple[float, int, np.ndarray]], truth: dict[int, np.ndarray]) -> float:
@@ -53,7 +54,7 @@ def main() -> None:
     names = names[:80]
     photos = sources.coco(args.data, "val")
     detector = Detector(args.model).set_classes(names)
-    text = F.normalize(detector.classifier_embeddings(), dim=1) if hasattr(detector, "classifier_embeddings") else None
+    text = F.normalize(TextEncoder(detector.path).encode(names), dim=1)
     main_hits, top1, spent = [], [], 0.0
     found: dict[str, list] = {n: [] for n in names}
     truth: dict[str, dict[int, np.ndarray]] = {n: {} for n in names}
@@ -66,7 +67,7 @@ def main() -> None:
             found[label].append((float(score), number, np.asarray(box, np.float32)))
         for name in {n for n in photo.names if n}:
             truth[name][number] = photo.boxes[[n == name for n in photo.names]]
-        if text is not None and len(photo.boxes):
+        if len(photo.boxes):
             z = F.normalize(detector.embed_regions(image, photo.boxes), dim=1)
             top1 += [names[i] == n for i, n in zip((z @ text.T).argmax(1).tolist(), photo.names, strict=True)]
         sides = photo.boxes[:, 2:] - photo.boxes[:, :2]
@@ -84,7 +85,7 @@ def main() -> None:
         "main object in ten best": round(100 * float(np.mean(main_hits)), 1),
         "photos with a main object": len(main_hits),
         "AP50": round(100 * float(np.mean(ap)), 1),
-        "top-1 of regions": round(100 * float(np.mean(top1)), 1) if top1 else None,
+        "top-1 of regions": round(100 * float(np.mean(top1)), 1),
         "seconds a photo": round(spent / len(photos), 3),
     }
     print(json.dumps(figures, indent=1))

@@ -21,6 +21,7 @@ import numpy as np
 import sources
 import torch
 import torch.nn.functional as F
+import train_text
 from image_tower import STRIDE, Map, Pool, imagenet_tower
 from torch import Tensor, nn
 from torchvision.ops import box_iou, roi_align
@@ -137,6 +138,8 @@ def main() -> None:
     parser.add_argument("--lite0", type=Path, required=True)
     parser.add_argument("--maps", type=Path, required=True)
     parser.add_argument("--space", type=Path, required=True)
+    parser.add_argument("--text", type=Path, help="names as this text tower embeds them, not as the space has them")
+    parser.add_argument("--start", type=Path, help="go on from an earlier --out")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--side", type=int, default=14, help="P, the RoIAlign grid")
@@ -154,13 +157,19 @@ def main() -> None:
     extra = [n for item in found for n in item.photo.names if n is not None]
     classes = {name: i for i, name in enumerate(dict.fromkeys([*names[:80], *extra]))}
     targets = torch.from_numpy(space["targets"].astype(np.float32))
-    text = F.normalize(targets[torch.tensor([row[n.lower()] for n in classes])], dim=1)  # (C, D)
-    alike = text @ text.T > 0.75
-    start_projection(pool, found, regions(found, classes, rng), text, args.side, 300.0)
+    goal = F.normalize(targets[torch.tensor([row[n.lower()] for n in classes])], dim=1)  # (C, D)
+    text = train_text.embed(args.text, [n.lower() for n in classes]) if args.text else goal
+    alike = goal @ goal.T > 0.75
+    scale = nn.Parameter(torch.tensor(20.0).log())
+    if args.start:
+        earlier = torch.load(args.start, weights_only=True)
+        pool.load_state_dict(earlier["pool"])
+        scale.data.fill_(earlier["scale"]).log_()
+    else:
+        start_projection(pool, found, regions(found, classes, rng), text, args.side, 300.0)
     print(
         f"{len(found)} maps, {len(classes)} names; start: {accuracy(pool, val, text, classes, args.side)}", flush=True
     )
-    scale = nn.Parameter(torch.tensor(20.0).log())
     decay = [p for p in pool.parameters() if p.ndim >= 2]
     rest = [p for p in pool.parameters() if p.ndim < 2]
     groups = [

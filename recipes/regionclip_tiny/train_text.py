@@ -41,6 +41,15 @@ def encode(model: nn.Module, tokens: Tensor) -> Tensor:
     return x[torch.arange(len(x)), tokens.argmax(1)] @ model.text_projection
 
 
+def embed(state: Path, names: list[str], prompt: str = "a {}") -> Tensor:
+    """Return unit text embeddings (N, D) of names by a trained tower."""
+    model = tower()
+    model.load_state_dict(torch.load(state, weights_only=True))
+    tokens = open_clip.SimpleTokenizer(context_length=CONFIG["context_length"])([prompt.format(n) for n in names])
+    with torch.no_grad():
+        return F.normalize(encode(model, tokens), dim=1)
+
+
 def batches(tokens: Tensor, size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Return shuffled index batches whose phrases have similar token counts."""
     lengths = tokens.argmax(1).numpy() + rng.random(len(tokens))
@@ -55,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--space", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="go on from this state dict")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -74,6 +84,8 @@ def main() -> None:
     seen = np.concatenate([np.flatnonzero(~held), *[np.arange(args.names)] * 3])
     model = tower(targets.shape[1])
     nn.init.normal_(model.token_embedding.weight, std=0.02)
+    if args.start:
+        model.load_state_dict(torch.load(args.start, weights_only=True))
     groups = [
         {
             "params": [p for n, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in n],
