@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from mmdet.structures import DetDataSample
+
+    from regionclip_cli.vision.detector import OpenVocabularyDetector
 
 Family = Literal["resnet", "timm", "vit"]
 
@@ -86,6 +91,37 @@ def write_toy_model(
     state = toy_state(family, seed, proposals) | dict(extra or {})
     half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     return write_model(path, ModelCard(**fields | card), half)
+
+
+def detector_config(
+    family: Family = "resnet", proposals: dict[str, Any] | None = None, **options: Any
+) -> dict[str, Any]:
+    """Return a registry config of a toy detector."""
+    return {
+        "type": "regionclip_cli.OpenVocabularyDetector",
+        "backbone": {"name": VISION[family][0], "clip": toy_clip(family)},
+        "proposals": proposals or toy_proposals(family),
+        **options,
+    }
+
+
+def build_detector(
+    family: Family = "resnet", proposals: dict[str, Any] | None = None, classes: int = 3, **options: Any
+) -> OpenVocabularyDetector:
+    """Build a toy detector through the registry, with random weights and random concepts, the same ones every time."""
+    from regionclip_cli.registry import MODELS
+
+    torch.manual_seed(0)
+    detector = MODELS.build(detector_config(family, proposals, **options))
+    detector.set_concepts(torch.randn(classes, DIM))
+    return detector.eval()
+
+
+def image_sample(height: int, width: int, **metainfo: Any) -> DetDataSample:
+    """Return a sample for an image of that size in network-input pixels."""
+    from mmdet.structures import DetDataSample
+
+    return DetDataSample(metainfo={"img_shape": (height, width), **metainfo})
 
 
 def draw_shapes(
