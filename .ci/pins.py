@@ -1,7 +1,7 @@
 """Write the versions of the current environment to constraints.txt and to pyproject.toml's `constraint-dependencies`.
 
-    uv run python .ci/pins.py            # after an upgrade: uv sync --upgrade, run the tests, then this
-    uv run python .ci/pins.py --check    # exit 1 when pyproject.toml and constraints.txt differ
+uv run python .ci/pins.py            # after an upgrade: uv sync --upgrade, run the tests, then this
+uv run python .ci/pins.py --check    # exit 1 when pyproject.toml and constraints.txt differ
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def in_step(root: Path = ROOT) -> bool:
 def write(root: Path = ROOT) -> None:
     """Write both files from the current environment."""
     pins = installed()
-    head = f"# Exact versions that {PROJECT} is tested with: pip install -c constraints.txt .   Written by .ci/pins.py.\n"
+    head = (
+        f"# Exact versions that {PROJECT} is tested with: pip install -c constraints.txt .   Written by .ci/pins.py.\n"
+    )
     (root / "constraints.txt").write_text(head + "\n".join(pins) + "\n")
     text = (root / "pyproject.toml").read_text()
     (root / "pyproject.toml").write_text(BLOCK.sub(lambda _: block(pins), text, count=1))

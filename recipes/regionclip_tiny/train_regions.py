@@ -131,6 +131,29 @@ def start_projection(
     pool.proj.weight.data.copy_(solved.T)
 
 
+def train_head(
+    pool: Pool, scale: nn.Parameter, x: Tensor, labels: Tensor, text: Tensor, alike: Tensor, steps: int
+) -> None:
+    """Train the projection and the temperature alone, on pooled features x (N, 1280): cheap, hence long.
+
+    The weights that remain are the average over the second half of the steps.
+    """
+    groups = [{"params": [pool.proj.weight], "weight_decay": 0.05}, {"params": [scale], "weight_decay": 0}]
+    optimiser = torch.optim.AdamW(groups, lr=5e-4)
+    total = torch.zeros_like(pool.proj.weight.data)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = 5e-4 * min(1, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
+        rows = torch.randint(len(x), (512,))
+        loss = region_loss(pool.proj(x[rows]), labels[rows], text, scale.exp(), 80, alike, 8)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if step >= steps // 2:
+            total += pool.proj.weight.data
+    pool.proj.weight.data.copy_(total / (steps - steps // 2))
+
+
 def main() -> None:
     """Train for a while and write the pool's state dict and the logit scale."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -140,6 +163,7 @@ def main() -> None:
     parser.add_argument("--space", type=Path, required=True)
     parser.add_argument("--text", type=Path, help="names as this text tower embeds them, not as the space has them")
     parser.add_argument("--start", type=Path, help="go on from an earlier --out")
+    parser.add_argument("--head-only", type=int, metavar="STEPS", help="train the projection only, on pooled features")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--side", type=int, default=14, help="P, the RoIAlign grid")
@@ -170,6 +194,22 @@ def main() -> None:
     print(
         f"{len(found)} maps, {len(classes)} names; start: {accuracy(pool, val, text, classes, args.side)}", flush=True
     )
+    if args.head_only:
+        x, labels = [], []
+        with torch.inference_mode():
+            for _ in range(3):
+                todo = regions(found, classes, rng)
+                for some in (todo[i : i + 256] for i in range(0, len(todo), 256)):
+                    x.append(
+                        pool.features(pooled(found, some, args.side).contiguous(memory_format=torch.channels_last))
+                    )
+                    labels += [region.label for region in some]
+        features = torch.cat(x).clone()
+        train_head(pool, scale, features, torch.tensor(labels), text, alike, args.head_only)
+        after = accuracy(pool, val, text, classes, args.side)
+        print(f"{len(features)} regions, scale {scale.exp().item():.1f}, {after}", flush=True)
+        torch.save({"pool": pool.state_dict(), "scale": scale.exp().item(), "side": args.side}, args.out)
+        return
     decay = [p for p in pool.parameters() if p.ndim >= 2]
     rest = [p for p in pool.parameters() if p.ndim < 2]
     groups = [
