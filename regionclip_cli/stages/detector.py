@@ -21,6 +21,7 @@ from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.language.vocabulary_embedding import EmbeddedVocabulary, embed_bank, embed_vocabulary
 from regionclip_cli.results.detections import ImageDetections
 from regionclip_cli.stages.detection.devices import choose_device, choose_dtype
+from regionclip_cli.stages.detection.library_log import keep_stdout_clean
 from regionclip_cli.stages.detection.looking import Looking, ReadyImage, decide, make_ready
 from regionclip_cli.vision.builder import load_detector
 from regionclip_cli.vision.proposals.build import build_proposals
@@ -53,6 +54,7 @@ class Detector:
         dtype: str = "auto",
         proposals: str | Path | None = None,
     ) -> None:
+        keep_stdout_clean()
         self.device = choose_device(device)
         self.path = resolve(str(model))
         other = None if proposals is None else resolve(str(proposals))

@@ -171,7 +171,12 @@ def test_given_boxes(go: Any) -> None:
     found = {line["image"]: line["detections"] for line in lines()}
     assert [len(found[f"photos/{name}"]) for name in NAMES] == [4, 2, 0]
     assert {tuple(one["box"]) for one in found["photos/1.jpg"]} == {(4, 4, 40, 40), (0, 10, 30, 44)}
-    assert max(one["score"] for one in found["photos/2.png"]) <= 0.5 + 1e-6  # sqrt(p * 0.25)
+    Path("boxes.json").write_text(json.dumps({"2.png": [[1, 1, 20, 20]]}))
+    go("photos/2.png", boxes="boxes.json", conf=0, nms="off", out="plain")
+    fused, plain = (
+        sorted(one["score"] for one in each) for each in (found["photos/2.png"], lines("plain")[0]["detections"])
+    )
+    assert np.allclose(fused, np.sqrt(np.array(plain) * 0.25), atol=1e-3)
     assert any("1 boxes reach over the border" in warning for warning in listener.warnings)
     assert any("1 entries of boxes.json belong to no image here" in warning for warning in listener.warnings)
 

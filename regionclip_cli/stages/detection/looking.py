@@ -87,7 +87,7 @@ class ReadyImage:
             factors = np.array([*self.scale, *self.scale], np.float32)
             sample.proposals = InstanceData(bboxes=torch.from_numpy(self.boxes.boxes * factors))
             if self.boxes.scores is not None:
-                sample.proposals.scores = torch.from_numpy(self.boxes.scores).clamp(1e-6, 1 - 1e-6).logit()
+                sample.proposals.scores = torch.from_numpy(self.boxes.scores)
         return sample
 
     def detections(self, found: InstanceData, labels: tuple[str, ...]) -> ImageDetections:
