@@ -30,6 +30,9 @@ class ProposalSource(nn.Module):
 
     needs_features: bool = False
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(
         self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor | None = None
     ) -> list[Proposals]:

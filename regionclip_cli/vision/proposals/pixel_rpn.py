@@ -16,6 +16,7 @@ from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 from torch.nn import functional
 
+from regionclip_cli.vision.backbones.folding import folded_copy
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, valid_size
 from regionclip_cli.vision.proposals.head import build_head
 from regionclip_cli.vision.proposals.selection import Selection, select
@@ -44,6 +45,8 @@ class PixelRpn(ProposalSource):
         self.rpn_head = head
         self.divisor = divisor
         self.selection = selection
+        self._folded: tuple[nn.Module, nn.Module | None] | None = None
+        self.register_load_state_dict_post_hook(self._forget)
         self.requires_grad_(False)
         self.train(False)
 
@@ -64,8 +67,9 @@ class PixelRpn(ProposalSource):
     ) -> list[Proposals]:
         """Return the proposals of each image, best first; arguments as in `ProposalSource.forward`."""
         sizes = [valid_size(sample) for sample in samples]
-        maps = self.backbone(self.prepare(images, sizes))
-        logits, deltas = self.rpn_head(self.neck(maps) if self.neck is not None else maps)
+        backbone, neck = self._for_inference()
+        maps = backbone(self.prepare(images, sizes))
+        logits, deltas = self.rpn_head(neck(maps) if neck is not None else maps)
         return select(self.rpn_head, logits, deltas, sizes, self.selection)
 
     def prepare(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
@@ -86,6 +90,20 @@ class PixelRpn(ProposalSource):
         pixels = functional.pad(pixels, (0, -width % self.divisor, 0, -height % self.divisor))
         weight = self.rpn_head.rpn_cls.weight
         return pixels.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
+
+    def _for_inference(self) -> tuple[nn.Module, nn.Module | None]:
+        """Return copies of backbone and neck without batch norms, made when first needed."""
+        wanted = next(self.backbone.parameters())
+        if self._folded is not None:
+            made = next(self._folded[0].parameters())
+            if (made.dtype, made.device) == (wanted.dtype, wanted.device):
+                return self._folded
+        self._folded = folded_copy(self.backbone), folded_copy(self.neck) if self.neck is not None else None
+        return self._folded
+
+    def _forget(self, *_: object) -> None:
+        """Drop the copies when other weights are loaded."""
+        self._folded = None
 
 
 def _resnet(stages: int) -> ResNet:
