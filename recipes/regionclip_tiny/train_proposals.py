@@ -19,10 +19,11 @@ import torch
 from image_tower import Map
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
-from regionclip_cli.vision.proposals.base import ProposalSource
-from regionclip_cli.vision.proposals.build import build_proposals
 from torch import Tensor, nn
 from torchvision.ops import box_iou
+
+from regionclip_cli.vision.proposals.base import ProposalSource
+from regionclip_cli.vision.proposals.build import build_proposals
 
 HEAD = {
     "type": "rpn-trunk",
@@ -32,6 +33,7 @@ HEAD = {
     "stride": 16,
     "sizes": [32, 64, 128, 256, 512],
     "ratios": [0.5, 1.0, 2.0],
+    "max_proposals": 150,
 }
 
 

@@ -48,14 +48,25 @@ def jitter(box: Tensor, size: tuple[int, int], rng: np.random.Generator, amount:
 
 
 def background(found: Map, count: int, rng: np.random.Generator) -> list[Tensor]:
-    """Return up to `count` random boxes that overlap no object of a COCO photo by IoU 0.3 or more."""
+    """Return boxes of a COCO photo that overlap no object by IoU 0.35 or more.
+
+    Up to `count` lie anywhere; and for every object up to two lie inside it, since a part (a cat's ear, half a bus) is
+    what a detector most easily takes for the whole.
+    """
     height, width = found.size
     side = np.exp(rng.uniform(np.log(32), np.log(min(height, width)), (count * 3, 2)))
     corner = rng.random((count * 3, 2)) * np.maximum(np.array([width, height]) - side, 1)
     boxes = torch.from_numpy(np.concatenate([corner, corner + side], 1)).float()
-    if len(found.boxes):
-        boxes = boxes[box_iou(boxes, found.boxes).amax(1) < 0.3]
-    return list(boxes[:count])
+    if not len(found.boxes):
+        return list(boxes[:count])
+    whole = found.boxes.repeat_interleave(2, 0).numpy()
+    whole = whole[(whole[:, 2:] - whole[:, :2]).min(1) >= 48]
+    extent = whole[:, 2:] - whole[:, :2]
+    part = extent * rng.uniform(0.25, 0.6, extent.shape)
+    corner = whole[:, :2] + rng.random(extent.shape) * (extent - part)
+    parts = torch.from_numpy(np.concatenate([corner, corner + part], 1)).float()
+    apart = [each[box_iou(each, found.boxes).amax(1) < 0.35] for each in (boxes, parts) if len(each)]
+    return [*apart[0][:count], *(apart[1] if len(apart) > 1 else ())]
 
 
 def regions(found: list[Map], classes: dict[str, int], rng: np.random.Generator) -> list[Region]:
@@ -131,6 +142,27 @@ def start_projection(
     pool.proj.weight.data.copy_(solved.T)
 
 
+def pooled_features(
+    pool: Pool, found: list[Map], classes: dict[str, int], rng: np.random.Generator, args: argparse.Namespace
+) -> tuple[Tensor, Tensor]:
+    """Return pooled features (N, 1280) and labels (N,) of three epochs of regions, kept in `--pooled` if given."""
+    if args.pooled and args.pooled.exists():
+        kept = torch.load(args.pooled, weights_only=True)
+        return kept["features"], kept["labels"]
+    x, labels = [], []
+    with torch.inference_mode():
+        for _ in range(3):
+            todo = regions(found, classes, rng)
+            for some in (todo[i : i + 256] for i in range(0, len(todo), 256)):
+                cut = pooled(found, some, args.side).contiguous(memory_format=torch.channels_last)
+                x.append(pool.features(cut))
+                labels += [region.label for region in some]
+    features, marked = torch.cat(x).clone(), torch.tensor(labels)
+    if args.pooled:
+        torch.save({"features": features, "labels": marked}, args.pooled)
+    return features, marked
+
+
 def train_head(
     pool: Pool, scale: nn.Parameter, x: Tensor, labels: Tensor, text: Tensor, alike: Tensor, steps: int
 ) -> None:
@@ -164,6 +196,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="names as this text tower embeds them, not as the space has them")
     parser.add_argument("--start", type=Path, help="go on from an earlier --out")
     parser.add_argument("--head-only", type=int, metavar="STEPS", help="train the projection only, on pooled features")
+    parser.add_argument("--pooled", type=Path, help="with --head-only: keep the pooled features in this file")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--side", type=int, default=14, help="P, the RoIAlign grid")
@@ -195,17 +228,8 @@ def main() -> None:
         f"{len(found)} maps, {len(classes)} names; start: {accuracy(pool, val, text, classes, args.side)}", flush=True
     )
     if args.head_only:
-        x, labels = [], []
-        with torch.inference_mode():
-            for _ in range(3):
-                todo = regions(found, classes, rng)
-                for some in (todo[i : i + 256] for i in range(0, len(todo), 256)):
-                    x.append(
-                        pool.features(pooled(found, some, args.side).contiguous(memory_format=torch.channels_last))
-                    )
-                    labels += [region.label for region in some]
-        features = torch.cat(x).clone()
-        train_head(pool, scale, features, torch.tensor(labels), text, alike, args.head_only)
+        features, labels = pooled_features(pool, found, classes, rng, args)
+        train_head(pool, scale, features, labels, text, alike, args.head_only)
         after = accuracy(pool, val, text, classes, args.side)
         print(f"{len(features)} regions, scale {scale.exp().item():.1f}, {after}", flush=True)
         torch.save({"pool": pool.state_dict(), "scale": scale.exp().item(), "side": args.side}, args.out)

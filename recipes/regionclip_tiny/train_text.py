@@ -68,9 +68,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument(
-        "--names", type=int, default=4000, help="the first phrases (class names) are seen 4 times an epoch"
-    )
+    parser.add_argument("--names", type=int, default=4000, help="how many of the first phrases are names")
+    parser.add_argument("--often", type=int, default=4, help="how many times an epoch sees the names")
+    parser.add_argument("--others", type=float, default=1.0, help="share of the other phrases that an epoch sees")
     args = parser.parse_args()
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def main() -> None:
     table = dict(zip(dict.fromkeys(PROMPTS), prompted, strict=True))
     held = np.zeros(len(phrases), bool)
     held[rng.choice(np.arange(args.names, len(phrases)), 1000, replace=False)] = True
-    seen = np.concatenate([np.flatnonzero(~held), *[np.arange(args.names)] * 3])
+    others = np.flatnonzero(~held)[args.names :]
     model = tower(targets.shape[1])
     nn.init.normal_(model.token_embedding.weight, std=0.02)
     if args.start:
@@ -97,6 +97,8 @@ def main() -> None:
     start, step, epoch = time.time(), 0, 0
     while (spent := (time.time() - start) / 60) < args.minutes:
         tokens = table[PROMPTS[int(rng.integers(len(PROMPTS)))]]
+        some = rng.choice(others, int(args.others * len(others)), replace=False)
+        seen = np.concatenate([some, *[np.arange(args.names)] * args.often])
         for rows in batches(tokens[seen], args.batch, rng):
             spent = (time.time() - start) / 60
             share = min(1.0, spent / args.minutes)
