@@ -25,7 +25,6 @@ NEEDED = (
     "safetensors",
     "huggingface-hub",
     "supervision",
-    "faster-coco-eval",
     "pycocotools",
     "pydantic",
     "typer",

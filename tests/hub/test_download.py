@@ -8,6 +8,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from small_disk import small_disk
 
 from regionclip_cli.errors import MissingError, OutputError
 from regionclip_cli.hub import download
@@ -146,16 +147,8 @@ def test_offline_never_asks(server, tmp_path, monkeypatch):
 
 
 def test_full_disk(server, tmp_path):
-    """A file size limit stands in for a full disk."""
-    import resource
-
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, old[1]))
-    try:
-        with pytest.raises(OutputError, match="cannot be written"):
-            fetch_url(f"{server}/good", tmp_path / "w.pth", Recorder())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    with small_disk(500_000), pytest.raises(OutputError, match="cannot be written"):
+        fetch_url(f"{server}/good", tmp_path / "w.pth", Recorder())
     assert left(tmp_path) == []
 
 

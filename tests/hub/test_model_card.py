@@ -4,6 +4,7 @@ import struct
 import pytest
 import torch
 from pydantic import ValidationError
+from small_disk import small_disk
 
 from regionclip_cli.errors import MissingError, OutputError, UsageError
 from regionclip_cli.hub.model_card import ModelCard, fingerprint, read_card
@@ -104,16 +105,8 @@ def test_nothing_is_left_when_writing_fails(tmp_path, trouble, seen):
 
 
 def test_full_disk_is_one_sentence(tmp_path):
-    """A file size limit stands in for a full disk."""
-    import resource
-
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
-    try:
-        with pytest.raises(OutputError, match="cannot be written"):
-            model(tmp_path / "toy.safetensors")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    with small_disk(1000), pytest.raises(OutputError, match="cannot be written"):
+        model(tmp_path / "toy.safetensors")
     assert not list(tmp_path.iterdir())
 
 

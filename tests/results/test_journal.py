@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import collections
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_disk import small_disk
 
 from regionclip_cli.errors import OutputError
 from regionclip_cli.results.files import check_folder, replacing
@@ -41,22 +39,11 @@ def test_lines_of_others_are_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == b"not json\n[1]\n" + LINES[0] + b'{"image": "x"}\n'
 
 
-@pytest.fixture
-def _small_disk() -> Iterator[None]:
-    """Let no file grow over 1000 bytes, as a full disk does."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-@pytest.mark.usefixtures("_small_disk")
 def test_a_line_that_does_not_fit_leaves_the_others_whole(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "lines.jsonl")
     records = ({"image": str(index), "detections": []} for index in range(1000))
-    with pytest.raises(OutputError, match=r"lines.jsonl cannot be written: File too large\. Choose another folder"):
+    sentence = r"lines.jsonl cannot be written: File too large\. Choose another folder"
+    with small_disk(1000), pytest.raises(OutputError, match=sentence):
         collections.deque(map(journal.append, records))
     journal.close()
     content = journal.path.read_bytes()
@@ -65,10 +52,9 @@ def test_a_line_that_does_not_fit_leaves_the_others_whole(tmp_path: Path) -> Non
     assert len(journal) == content.count(b"\n")
 
 
-@pytest.mark.usefixtures("_small_disk")
 def test_a_file_that_does_not_fit_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.bin"
-    with pytest.raises(OutputError, match="File too large"), replacing(path) as file:
+    with small_disk(1000), pytest.raises(OutputError, match="File too large"), replacing(path) as file:
         file.write(b"x" * 2000)
     assert list(path.parent.iterdir()) == []
 
