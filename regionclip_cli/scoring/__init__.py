@@ -1,0 +1,1 @@
+"""Detections against the truth: tables of COCO, LVIS, base and novel classes."""

@@ -1,0 +1,1 @@
+"""The stages of the method as plain functions: `run(recipe, progress, ...)`."""
