@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+
+from pydantic import Field, ValidationInfo, field_validator
 
 from regionclip_cli.recipe.sections.base import Section
 from regionclip_cli.recipe.sections.concepts import ConceptsSection
@@ -22,9 +24,9 @@ class Recipe(Section):
     """All settings of a run; sections that are absent are not run."""
 
     regionclip: int = Field(FORMAT, ge=1, le=FORMAT, description="Version of the recipe language.")
-    name: str = Field(description="Short name; it names the run folder.")
+    name: str = Field(description="Short name without slashes; it names the run folder.")
     seed: int = Field(0, ge=0, description="Of everything that is drawn at random.")
-    out: str = Field("runs/{name}", description="The run folder.")
+    out: str = Field("runs/{name}", validate_default=True, description="The run folder.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     model: ModelSection = Field(ModelSection(), description="The networks to start from.")
     data: DataSection = Field(DataSection(), description="What to learn from and to be measured on.")
@@ -34,3 +36,15 @@ class Recipe(Section):
     proposals: ProposalsSection | None = Field(None, description="Train a proposal network alone.")
     finetune: FinetuneSection | None = Field(None, description="Train a detector on boxes.")
     evaluate: tuple[EvaluateSection, ...] = Field((), description="What to measure.")
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            raise ValueError(f"{name!r} cannot name a folder; write letters, digits, and - _ . + after the first")
+        return name
+
+    @field_validator("out")
+    @classmethod
+    def _fill_in_the_name(cls, out: str, info: ValidationInfo) -> str:
+        return out.replace("{name}", info.data.get("name", ""))

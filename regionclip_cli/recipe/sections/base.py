@@ -14,4 +14,4 @@ Weight = Annotated[float, Field(ge=0)]
 class Section(BaseModel):
     """A part of a recipe: settings that are checked once and never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,0 +1,165 @@
+"""Read a recipe: its file, the one it extends, and what the command line says anew."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from regionclip_cli.errors import UsageError, did_you_mean
+from regionclip_cli.recipe import library
+from regionclip_cli.recipe.reading.overrides import apply
+from regionclip_cli.recipe.reading.problems import Key, Place, Problems
+from regionclip_cli.recipe.reading.tree import Node, parse
+from regionclip_cli.recipe.reading.values import fill, read_values
+from regionclip_cli.recipe.reading.wording import explain
+from regionclip_cli.recipe.schema import Recipe
+
+PARENT = "extends"
+LARGEST = 1_000_000
+"""Bytes of a file; recipes have a few thousand."""
+
+
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a recipe with everything in it resolved: parent, overrides, variables, name and relative paths.
+
+    A path that begins with ./ or ../ is relative to the file it is written in, and in an override to the working
+    folder; every other path is relative to the working folder and stays as it is.
+
+    Args:
+        recipe: A file, or the name of a recipe that comes with the tool.
+        overrides: Settings said anew, each as `key.sub=value`.
+
+    Raises:
+        RecipeError: Something in it is wrong; all of it is told at once, each with file and line.
+        UsageError: There is no such recipe, or it cannot be read.
+    """
+    problems = Problems()
+    file = find_recipe(recipe)
+    root = _with_parents(file, [], problems)
+    if root is None:
+        problems.raise_any()
+        raise UsageError(f"{shown(file)} is empty.", "A recipe begins with `regionclip: 1` and `name: ...`.")
+    root = apply(root, overrides, problems)
+    values = read_values(root, problems)
+    try:
+        # Through JSON, where pydantic's strict mode knows that a list is a tuple, and no text is a number.
+        loaded = Recipe.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as err:
+        for key, what in explain(Recipe, err.errors(), values, also=(PARENT,)):
+            if not problems.about(key):
+                problems.add(_place(root, key), key, what)
+        problems.raise_any()
+        raise UsageError(f"{shown(file)} cannot be used: {err}") from err
+    problems.raise_any()
+    return loaded
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """Return the file of a recipe, given as a file or as the name of one that comes with the tool.
+
+    Raises:
+        UsageError: There is neither.
+    """
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    known = library.packaged()
+    if str(recipe) in known:
+        return known[str(recipe)]
+    if path.is_dir():
+        raise UsageError(f"{recipe} is a folder and not a recipe.", "Name a .yaml file in it.")
+    near = did_you_mean(path.stem, known)
+    hint = near or (f"There are {', '.join(known)}." if known else "")
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise UsageError(f"There is no file {recipe}.", hint)
+    raise UsageError(f"There is no recipe called {str(recipe)!r}, and no such file.", hint)
+
+
+def shown(file: Path) -> str:
+    """Return a file as a person would name it here: relative to the working folder if it is in it."""
+    absolute = Path(os.path.abspath(file))
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+
+
+def _with_parents(file: Path, below: list[Path], problems: Problems) -> Node | None:
+    """Return the nodes of a file over those of the file it extends; `below` are the files that led here."""
+    folder = Path(os.path.abspath(file)).parent
+    root = parse(_read(file), shown(file), folder, problems)
+    if root is None:
+        return None
+    if not isinstance(root.value, dict):
+        problems.add(root.place, (), "A recipe is a section of `key: value` lines.")
+        return None
+    parent = root.value.pop(PARENT, None)
+    if parent is None:
+        return root
+    above = _parent_file(parent, folder, problems)
+    if above is None:
+        return root
+    line = [*below, Path(os.path.abspath(file))]
+    if Path(os.path.abspath(above)) in line:
+        names = " > ".join(path.name for path in [*line, above])
+        problems.add(parent.place, (PARENT,), f"These recipes extend each other in a circle: {names}.")
+        return root
+    base = _with_parents(above, line, problems)
+    return root if base is None else _merged(base, root)
+
+
+def _parent_file(parent: Node, folder: Path, problems: Problems) -> Path | None:
+    """Return the file that `extends` names: relative to the file that says so, or a recipe of the tool."""
+    if not isinstance(parent.value, str) or not parent.value:
+        problems.add(parent.place, (PARENT,), "It should be one file, or the name of a recipe.")
+        return None
+    text = fill(parent, None, (PARENT,), problems)
+    beside = folder / text
+    try:
+        return beside if beside.is_file() else find_recipe(text if Path(text).parent == Path() else beside)
+    except UsageError as err:
+        problems.add(parent.place, (PARENT,), str(err))
+        return None
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(LARGEST + 1)
+    except OSError as err:
+        raise UsageError(f"{shown(file)} cannot be read: {err.strerror or err}.") from err
+    if len(data) > LARGEST:
+        raise UsageError(f"{shown(file)} is too large for a recipe.", "Is it the right file?")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        line = data[: err.start].count(b"\n") + 1
+        raise UsageError(f"{shown(file)}:{line}: This is not text in UTF-8.", "Is it the right file?") from err
+
+
+def _merged(base: Node, child: Node) -> Node:
+    """Return sections joined key by key; any other value of the child takes the place of the parent's."""
+    if not isinstance(base.value, dict) or not isinstance(child.value, dict):
+        return child
+    children: Mapping[str, Node] = child.value
+    joined: dict[str, Any] = dict(base.value)
+    for name, node in children.items():
+        joined[name] = _merged(joined[name], node) if name in joined else node
+    return Node(child.place, joined)
+
+
+def _place(root: Node, key: Key) -> Place:
+    """Return where a setting is written, or the section it should be in."""
+    here = root
+    for part in key:
+        below: Node | None = None
+        if isinstance(here.value, dict):
+            below = here.value.get(str(part))
+        elif isinstance(here.value, list) and isinstance(part, int) and part < len(here.value):
+            below = here.value[part]
+        if below is None:
+            return here.place
+        here = below
+    return here.place

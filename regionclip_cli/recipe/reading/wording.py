@@ -1,0 +1,125 @@
+"""What pydantic finds wrong, in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from regionclip_cli.errors import did_you_mean
+from regionclip_cli.recipe.reading.problems import Key
+from regionclip_cli.recipe.reading.sections import owners, section_at
+
+KINDS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a section of `key: value` lines",
+    "model_type": "a section of `key: value` lines",
+    "model_attributes_type": "a section of `key: value` lines",
+}
+"""What should have been there, by pydantic's type of error."""
+
+
+def explain(
+    settings: type[BaseModel], errors: Sequence[Mapping[str, Any]], values: Any, also: Sequence[str] = ()
+) -> Iterator[tuple[Key, str]]:
+    """Yield the key of each thing that is wrong, and a sentence about it.
+
+    Args:
+        settings: The class that refused the values.
+        errors: What pydantic's `ValidationError.errors()` returned.
+        values: The values, in mappings and lists.
+        also: Further keys that may stand at the top.
+    """
+    wrong: dict[Key, list[Mapping[str, Any]]] = {}
+    for error in errors:
+        wrong.setdefault(_way(error["loc"], values), []).append(error)
+    for key, found in wrong.items():
+        kinds = list(dict.fromkeys(KINDS[error["type"]] for error in found if error["type"] in KINDS))
+        others = [error for error in found if error["type"] not in KINDS]
+        if others:
+            yield key, " ".join(dict.fromkeys(_sentence(settings, key, error, also) for error in others))
+        elif not any(other[: len(key)] == key for other in wrong if len(other) > len(key)):
+            # With deeper errors below it, this is only the form that the value was not meant to have.
+            yield key, f"It should be {' or '.join(kinds)}, not {_show(found[0]['input'])}.{_quotes(kinds, found[0])}"
+
+
+def _way(loc: Sequence[str | int], values: Any) -> Key:
+    """Return the key behind pydantic's, which also names the members of unions that it tried."""
+    key: list[str | int] = []
+    here = values
+    for position, part in enumerate(loc):
+        if isinstance(here, Mapping) and part in here:
+            here = here[part]
+        elif isinstance(here, Sequence) and not isinstance(here, str) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        elif isinstance(here, Mapping) and position == len(loc) - 1 and not _is_type_name(part):
+            here = None  # a setting that is missing
+        else:
+            continue
+        key.append(part)
+    return tuple(key)
+
+
+def _is_type_name(part: str | int) -> bool:
+    """Say whether pydantic made this word for a member of a union: `str`, `CaptionData`, `tuple[str, ...]`."""
+    return isinstance(part, str) and (part in ("str", "int", "float", "bool") or "[" in part or part[:1].isupper())
+
+
+def _sentence(settings: type[BaseModel], key: Key, error: Mapping[str, Any], also: Sequence[str]) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"There is no such setting.{_near(settings, key, also)}"
+    if error["type"] == "missing":
+        return "This setting is missing."
+    reason = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    if error["type"] == "literal_error":
+        choices = [word.strip("'") for word in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        near = did_you_mean(error["input"], choices) if isinstance(error["input"], str) else ""
+        return f"It {reason}, not {_show(error['input'])}. {near}".rstrip()
+    if error["type"] == "value_error":
+        return f"{reason[:1].upper()}{reason[1:]}."
+    return f"It {reason}, not {_show(error['input'])}." if reason.startswith("should") else f"{reason}."
+
+
+def _near(settings: type[BaseModel], key: Key, also: Sequence[str]) -> str:
+    """Return what an unknown key may have been meant for: a near name here, or the same name elsewhere."""
+    name = str(key[-1])
+    section = section_at(settings, key[:-1])
+    if section is None:
+        return ""
+    here = list(section.model_fields) + (list(also) if len(key) == 1 else [])
+    hint = did_you_mean(name, here)
+    elsewhere = [f"{owner}.{name}" for owner in owners(settings, name)]
+    if not hint and name in settings.model_fields:
+        elsewhere.insert(0, f"{name} at the top")
+    if not hint and elsewhere:
+        hint = f"There is {' and '.join(elsewhere[:3])}."
+    return f" {hint}" if hint else f" The settings here are {', '.join(here)}."
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a section"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "a list"
+    text = (
+        {None: "null", True: "true", False: "false"}.get(value)
+        if value is None or value is True or value is False
+        else repr(value)
+    )
+    return str(text) if len(str(text)) <= 60 else f"{str(text)[:57]}..."
+
+
+def _quotes(kinds: Sequence[str], error: Mapping[str, Any]) -> str:
+    if "text" in kinds and isinstance(error["input"], int | float):
+        return " Put it in quotes."
+    return ""
