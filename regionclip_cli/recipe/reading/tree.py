@@ -90,7 +90,7 @@ class _Walk:
             return Node(place, self._mapping(node, key))
         if isinstance(node, yaml.SequenceNode):
             return Node(place, [self.node(item, (*key, index), item) for index, item in enumerate(node.value)])
-        plain = node.style is None
+        plain = isinstance(node, yaml.ScalarNode) and node.style is None
         if plain and node.value == "":
             what = "It has no value; write {} for a section with all its defaults, or null to leave it out."
             self._problems.add(place, key, what)

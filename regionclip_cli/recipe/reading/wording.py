@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -58,9 +59,7 @@ def _way(loc: Sequence[str | int], values: Any) -> Key:
     key: list[str | int] = []
     here = values
     for position, part in enumerate(loc):
-        if isinstance(here, Mapping) and part in here:
-            here = here[part]
-        elif isinstance(here, Sequence) and not isinstance(here, str) and isinstance(part, int) and part < len(here):
+        if _holds(here, part):
             here = here[part]
         elif isinstance(here, Mapping) and position == len(loc) - 1 and not _is_type_name(part):
             here = None  # a setting that is missing
@@ -68,6 +67,12 @@ def _way(loc: Sequence[str | int], values: Any) -> Key:
             continue
         key.append(part)
     return tuple(key)
+
+
+def _holds(values: Any, part: str | int) -> bool:
+    if isinstance(values, Mapping):
+        return part in values
+    return isinstance(values, list | tuple) and isinstance(part, int) and part < len(values)
 
 
 def _is_type_name(part: str | int) -> bool:
@@ -111,12 +116,8 @@ def _show(value: Any) -> str:
         return "a section"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "a list"
-    text = (
-        {None: "null", True: "true", False: "false"}.get(value)
-        if value is None or value is True or value is False
-        else repr(value)
-    )
-    return str(text) if len(str(text)) <= 60 else f"{str(text)[:57]}..."
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _quotes(kinds: Sequence[str], error: Mapping[str, Any]) -> str:
