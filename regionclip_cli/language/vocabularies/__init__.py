@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 
 NAMES = ("coco", "coco-base", "coco-novel", "coco-65", "lvis")
@@ -53,6 +53,12 @@ def classes(name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 def lvis_frequencies() -> tuple[str, ...]:
     """Return the frequency group of each LVIS class in label order: r (rare), c (common) or f (frequent)."""
     return tuple(frequency for _, frequency, _ in _rows("lvis"))
+
+
+@functools.cache
+def lvis_labels() -> Mapping[str, str]:
+    """Return the label of each LVIS class by its name as LVIS writes it: {"bus_(vehicle)": "bus", ...}."""
+    return {row[2].partition("|")[0]: label for row, (label, _) in zip(_rows("lvis"), _lvis(), strict=True)}
 
 
 def _lvis() -> tuple[tuple[str, tuple[str, ...]], ...]:
