@@ -5,7 +5,7 @@ import logging
 import pytest
 from mmengine.logging import MMLogger
 
-from regionclip_cli.stages.detection.library_log import keep_stdout_clean
+from regionclip_cli.training.library_log import keep_stdout_clean
 
 
 def test_what_mmengine_says_takes_the_way_of_all_logs(
