@@ -4,7 +4,8 @@ A model file holds named tensors and, under the metadata key `regionclip`, the c
 header alone, so listing every model on the machine costs milliseconds however large the files are.
 
 Tensor names: `clip.*` (an open_clip model: image tower `clip.visual.*`, text tower, `clip.logit_scale`),
-`teacher.visual.*`, `proposals.*`, `box_head.weight|bias`, `mask_head.*`, `classifier.train|test`.
+`teacher.visual.*`, `proposals.*`, `box_head.weight|bias`, `mask_head.*`, `classifier.train|test`, or
+`classifier.train.weight|bias` of a learned layer.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ class ModelCard(BaseModel):
     proposals: dict[str, Any] | None = Field(None, description="Type and options of the proposal network inside.")
     parts: tuple[Part, ...] = Field((), description="Which parts of a detector the file holds.")
     teacher: str | None = Field(None, description="Name of the teacher's backbone, where a teacher tower is inside.")
+    classifier: Literal["text", "linear"] = Field(
+        "text", description="text: any word can be asked for; linear: a learned layer that knows `classes` alone."
+    )
+    classes: tuple[str, ...] = Field((), description="What a detector was trained on; with `linear` all it can tell.")
     templates: str = Field("clip-81", description="Prompt templates the model works best with.")
     temperature: float = Field(0.01, gt=0, description="Divisor of the cosine similarity in the softmax.")
     short_side: int = Field(800, ge=0, description="Shorter image side in pixels at test time; 0 leaves images as is.")

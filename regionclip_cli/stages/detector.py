@@ -24,6 +24,7 @@ from regionclip_cli.stages.detection.devices import choose_device, choose_dtype
 from regionclip_cli.stages.detection.library_log import keep_stdout_clean
 from regionclip_cli.stages.detection.looking import Looking, ReadyImage, decide, make_ready
 from regionclip_cli.vision.builder import load_detector
+from regionclip_cli.vision.finetuning.linear import LinearClassifier
 from regionclip_cli.vision.proposals.build import build_proposals
 
 Names = str | Sequence[str] | Mapping[str, str | Sequence[str]]
@@ -90,6 +91,8 @@ class Detector:
             several = {label: [given] if isinstance(given, str) else given for label, given in classes.items()}
             classes = [f"{label}={'|'.join(phrases)}" for label, phrases in several.items()]
         vocabulary = classes if isinstance(classes, Vocabulary) else parse_classes(classes, distractors)
+        if isinstance(self._model.classifier, LinearClassifier):
+            return self._look_for_own(vocabulary, self._model.classifier)
         return self._look_for(embed_vocabulary(vocabulary, self._encoder, progress=progress))
 
     def set_bank(self, bank: str | Path | ConceptBank, distractors: Sequence[str] = ()) -> Detector:
@@ -169,6 +172,17 @@ class Detector:
         return [
             image.detections(sample.pred_instances, self.labels) for image, sample in zip(images, samples, strict=True)
         ]
+
+    def _look_for_own(self, vocabulary: Vocabulary, classifier: LinearClassifier) -> Detector:
+        """Choose among the classes that a learned layer knows; it reads labels as names, and no other phrases."""
+        if vocabulary.distractors:
+            raise UsageError(
+                f"The model {self.card.name!r} takes no distractors: all its classes compete already, and it knows no "
+                "other words."
+            )
+        classifier.choose(vocabulary.labels)
+        self.labels = vocabulary.labels
+        return self
 
     def _look_for(self, embedded: EmbeddedVocabulary) -> Detector:
         self._model.set_concepts(embedded.embeddings, embedded.groups, embedded.num_classes)

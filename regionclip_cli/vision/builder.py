@@ -19,10 +19,12 @@ from regionclip_cli.hub.model_card import ModelCard, read_card
 from regionclip_cli.vision.backbones.base import Backbone
 from regionclip_cli.vision.backbones.build import build_backbone
 from regionclip_cli.vision.detector import OpenVocabularyDetector
+from regionclip_cli.vision.finetuning.linear import LinearClassifier
 from regionclip_cli.vision.proposals.base import ProposalSource
 from regionclip_cli.vision.proposals.build import build_proposals
 
 STUDENT, TEACHER, PROPOSALS, BOX_HEAD = "clip.visual.", "teacher.visual.", "proposals.", "box_head."
+MASK_HEAD, LINEAR = "mask_head.", "classifier.train."
 _TRUNK_HEAD = "rpn-trunk"
 _TRUNK_NEEDED = "A proposal head on the trunk only understands the features of the model it was trained with."
 
@@ -33,6 +35,7 @@ def load_detector(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     proposals_from: Path | None = None,
+    masks: bool = False,
 ) -> tuple[OpenVocabularyDetector, ModelCard]:
     """Build the detector of a model file, in evaluation mode, and return it with the file's card.
 
@@ -42,6 +45,7 @@ def load_detector(
         dtype: Floating type of the networks; float32 unless told otherwise, whatever the file holds.
         proposals_from: Another model file whose proposal network is to be used. With none there nor in `path`, the
             detector takes boxes from outside only (`sample.proposals`).
+        masks: Whether to predict masks where the file has a mask head, which costs time.
 
     Raises:
         MissingError: A file, or the part that is asked for in it, is not there.
@@ -55,9 +59,17 @@ def load_detector(
     backbone = _load_backbone(path, card.backbone, STUDENT, card)
     proposals = _load_proposals(proposals_from or path, foreign=proposals_from not in (None, path))
     head = read_tensors(path, BOX_HEAD)
-    detector = OpenVocabularyDetector(backbone, proposals, temperature=card.temperature, box_head=bool(head))
+    mask_head = read_tensors(path, MASK_HEAD) if masks else {}
+    detector = OpenVocabularyDetector(
+        backbone, proposals, temperature=card.temperature, box_head=bool(head), mask_head=bool(mask_head)
+    )
+    if card.classifier == "linear":
+        detector.classifier = LinearClassifier(card.classes, backbone.embed_dim)
+        _fill(detector.classifier, read_tensors(path, LINEAR), path, LINEAR)
     if detector.box_head is not None:
         _fill(detector.box_head, head, path, BOX_HEAD)
+    if detector.mask_head is not None:
+        _fill(detector.mask_head, mask_head, path, MASK_HEAD)
     if dtype is not None:
         detector.cast(dtype)
     return detector.to(device).eval(), card
@@ -85,6 +97,8 @@ def detector_tensors(detector: OpenVocabularyDetector) -> dict[str, Tensor]:
         (STUDENT, detector.backbone.visual.state_dict()),
         (PROPOSALS, detector.proposals.state_dict()),
         (BOX_HEAD, detector.box_head.state_dict() if detector.box_head is not None else {}),
+        (MASK_HEAD, detector.mask_head.state_dict() if detector.mask_head is not None else {}),
+        (LINEAR, detector.classifier.state_dict()),  # a text classifier has no state
     ]
     return {prefix + key: value for prefix, state in parts for key, value in state.items()}
 

@@ -20,6 +20,9 @@ from regionclip_cli.vision import roi_training
 from regionclip_cli.vision.backbones.base import Backbone
 from regionclip_cli.vision.backbones.build import build_backbone
 from regionclip_cli.vision.classifier import ConceptClassifier, fuse
+from regionclip_cli.vision.finetuning.federated import FederatedClasses
+from regionclip_cli.vision.finetuning.linear import LinearClassifier
+from regionclip_cli.vision.finetuning.mask_head import RegionMaskHead, mask_loss, paste_masks
 from regionclip_cli.vision.postprocess import select_detections
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource
 from regionclip_cli.vision.proposals.build import build_proposals
@@ -39,6 +42,7 @@ class OpenVocabularyDetector(BaseDetector):
         proposals: The source of boxes, or the config that `build_proposals` takes.
         temperature: Of the classifier.
         box_head: Whether a linear layer refines every box from its embedding; one for all classes.
+        mask_head: Whether masks are predicted too; one head for all classes.
         freeze: How many stages of the backbone stay as they are; 2 is the official setting.
         chunk: Regions embedded at a time; it bounds memory and changes no result.
         train_cfg: A `RoiTraining`, or a mapping of its fields.
@@ -54,6 +58,7 @@ class OpenVocabularyDetector(BaseDetector):
         *,
         temperature: float = 0.01,
         box_head: bool = False,
+        mask_head: bool = False,
         freeze: int = 0,
         chunk: int = 64,
         train_cfg: roi_training.RoiTraining | Mapping[str, Any] | None = None,
@@ -66,11 +71,13 @@ class OpenVocabularyDetector(BaseDetector):
         self.backbone.freeze(freeze)
         self.proposals = proposals if isinstance(proposals, ProposalSource) else build_proposals(dict(proposals))
         self.region_encoder = RegionEncoder(self.backbone, chunk=chunk)
-        self.classifier = ConceptClassifier(temperature)
+        self.classifier: ConceptClassifier | LinearClassifier = ConceptClassifier(temperature)
+        self.federated: FederatedClasses | None = None
         self.box_head = nn.Linear(self.backbone.embed_dim, 4) if box_head else None
         if self.box_head is not None:
             nn.init.normal_(self.box_head.weight, std=0.001)
             nn.init.zeros_(self.box_head.bias)
+        self.mask_head = RegionMaskHead(_map_channels(self.backbone)) if mask_head else None
         self.train_cfg = roi_training.as_roi_training(train_cfg)
         # What the source was built with, so that settings which leave it alone can also undo others.
         selection = getattr(self.proposals, "selection", None)
@@ -142,7 +149,8 @@ class OpenVocabularyDetector(BaseDetector):
         """Write `pred_instances` into every sample, best detection first, and return the samples.
 
         `bboxes` (N, 4) are in pixels of the original image (`scale_factor` and `ori_shape` of the sample), `scores` are
-        (N,), `labels` (N,) in 0..C-1, and `proposals` (N,) tells which proposal a detection came from.
+        (N,), `labels` (N,) in 0..C-1, and `proposals` (N,) tells which proposal a detection came from. With a mask
+        head, `masks` (N, H, W) bool are in pixels of the original image as well.
         """
         features = self.extract_feat(batch_inputs, batch_data_samples)
         proposals = self.propose(batch_inputs, batch_data_samples, features)
@@ -150,10 +158,13 @@ class OpenVocabularyDetector(BaseDetector):
         embeddings = self.region_encoder(features, [each.boxes for each in proposals])
         for sample, found, regions in zip(batch_data_samples, proposals, embeddings.split(counts), strict=True):
             sample.pred_instances = self._detections(sample, found, regions)
+        if self.mask_head is not None:
+            for image, sample in enumerate(batch_data_samples):
+                sample.pred_instances.masks = self._masks(sample, features[image : image + 1])
         return batch_data_samples
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
-        """Return `loss_cls`, with a box head `loss_bbox`, and the losses of a proposal head that is trained along."""
+        """Return `loss_cls`, with the heads `loss_bbox` and `loss_mask`, and those of a proposal head trained along."""
         features = self.extract_feat(batch_inputs, batch_data_samples)
         losses = self._proposal_loss(features, batch_data_samples) if self._proposal_loss else {}
         with torch.no_grad():
@@ -162,10 +173,18 @@ class OpenVocabularyDetector(BaseDetector):
             roi_training.sample_regions(found.boxes, sample, self.train_cfg)
             for found, sample in zip(proposals, batch_data_samples, strict=True)
         ]
-        regions = self.region_encoder(features, [image.boxes for image in sampled])
+        boxes = [image.boxes for image in sampled]
+        if self.mask_head is None or not any(map(len, boxes)):
+            regions = self.region_encoder(features, boxes)
+        else:
+            maps = self.region_encoder.maps(features, boxes)
+            regions = self.backbone.embed_maps(maps)
+            shown = zip(maps.split([len(image.boxes) for image in sampled]), sampled, strict=True)
+            shown_maps = torch.cat([part[: len(image.labels)] for part, image in shown])
+            losses["loss_mask"] = mask_loss(self.mask_head(shown_maps), sampled, batch_data_samples)
         logits = self.classifier(regions)
         losses["loss_cls"] = roi_training.classification_loss(
-            logits, sampled, self.classifier.num_classes, self.train_cfg
+            logits, sampled, self.classifier.num_classes, self.train_cfg, self.federated
         )
         if self.box_head is not None:
             losses["loss_bbox"] = roi_training.box_loss(self._deltas(regions), sampled)
@@ -192,6 +211,16 @@ class OpenVocabularyDetector(BaseDetector):
         head = self.box_head
         return regions.new_zeros(len(regions), 4) if head is None else head(regions.to(head.weight.dtype)).float()
 
+    def _masks(self, sample: DetDataSample, features: Tensor) -> Tensor:
+        """Return the masks (N, H, W) bool of an image's detections, from its features (1, channels, h, w)."""
+        boxes = sample.pred_instances.bboxes
+        across, down = sample.get("scale_factor", (1.0, 1.0))[:2]
+        height, width = sample.get("ori_shape", sample.img_shape)[:2]
+        if self.mask_head is None or not len(boxes):
+            return torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
+        maps = self.region_encoder.maps(features, [boxes * boxes.new_tensor([across, down, across, down])])
+        return paste_masks(self.mask_head(maps), boxes, int(height), int(width))
+
     def _detections(self, sample: DetDataSample, found: Proposals, regions: Tensor) -> InstanceData:
         """Score, refine and select the proposals of one image: regions are their embeddings (K, D)."""
         height, width = sample.img_shape[:2]
@@ -217,6 +246,14 @@ class OpenVocabularyDetector(BaseDetector):
         if "ori_shape" in sample:
             boxes = clip_boxes(boxes, *sample.ori_shape[:2])
         return InstanceData(bboxes=boxes, scores=scores, labels=labels, proposals=index)
+
+
+def _map_channels(backbone: Backbone) -> int:
+    """Return the channels of the maps that a mask head stands on, by asking for one."""
+    side = backbone.pool_size
+    with torch.no_grad():
+        cut = torch.zeros(1, backbone.channels, side, side, dtype=backbone.dtype, device=backbone.device)
+        return backbone.region_maps(cut).shape[1]
 
 
 def clip_boxes(boxes: Tensor, height: float, width: float) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.vision import losses
+from regionclip_cli.vision.finetuning.federated import FederatedClasses
 
 BOX_CODER = DeltaXYWHBBoxCoder(target_stds=(0.1, 0.1, 0.2, 0.2))
 """Boxes as (dx, dy, dw, dh) from a proposal, times (10, 10, 5, 5); growth is limited to 1000/16 times."""
@@ -48,11 +49,13 @@ class Sampled(NamedTuple):
         boxes: (R, 4) xyxy in network-input pixels.
         labels: (F,) classes of the objects.
         targets: (F, 4) boxes of the objects, same pixels.
+        matched: (F,) long, which of the image's annotated objects each of them is.
     """
 
     boxes: Tensor
     labels: Tensor
     targets: Tensor
+    matched: Tensor
 
 
 def sample_regions(proposals: Tensor, sample: DetDataSample, settings: RoiTraining) -> Sampled:
@@ -72,11 +75,19 @@ def sample_regions(proposals: Tensor, sample: DetDataSample, settings: RoiTraini
     )
     sampler = RandomSampler(settings.regions, settings.foreground, neg_pos_ub=-1, add_gt_as_proposals=True)
     drawn = sampler.sample(assigner.assign(candidates, objects), candidates, objects)
-    return Sampled(drawn.priors, drawn.pos_gt_labels, drawn.pos_gt_bboxes)
+    return Sampled(drawn.priors, drawn.pos_gt_labels, drawn.pos_gt_bboxes, drawn.pos_assigned_gt_inds)
 
 
-def classification_loss(logits: Tensor, sampled: list[Sampled], num_classes: int, settings: RoiTraining) -> Tensor:
+def classification_loss(
+    logits: Tensor,
+    sampled: list[Sampled],
+    num_classes: int,
+    settings: RoiTraining,
+    federated: FederatedClasses | None = None,
+) -> Tensor:
     """Return the classification loss of logits (sum of R, columns), the background in the last column.
+
+    With `federated`, only the classes that it draws take part.
 
     Raises:
         UsageError: An annotation has a label that is not among the classes.
@@ -85,6 +96,8 @@ def classification_loss(logits: Tensor, sampled: list[Sampled], num_classes: int
     objects = torch.cat([image.labels for image in sampled])
     if len(objects) and int(objects.max()) >= num_classes:
         raise UsageError(f"An annotation has label {int(objects.max())}, but there are {num_classes} classes.")
+    if federated is not None:
+        logits = federated.restrict(logits, objects)
     if settings.loss == "focal":
         return losses.focal_scaled_cross_entropy(logits, labels, settings.gamma, settings.background_weight)
     return losses.weighted_cross_entropy(logits, labels, settings.background_weight)

@@ -20,6 +20,7 @@ from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.vision import losses
 from regionclip_cli.vision.classifier import ConceptClassifier, match_concepts
 from regionclip_cli.vision.proposals.build import build_proposals
+from regionclip_cli.vision.roi_training import RoiTraining, Sampled, classification_loss
 
 EXPECTED = official("rn50")
 PHRASES = ("cat", "kettle", "tennis racket")
@@ -139,6 +140,21 @@ def test_array(model: Loaded, name: str) -> None:
     assert ours.dtype == np.float32
     looser = name.endswith(("scores", "loss", "loss_bg08")) or "_loss_" in name
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 if looser else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("finetune_focal_loss", RoiTraining()),
+        ("finetune_ce_loss_bg08", RoiTraining(loss="weighted", background_weight=0.8)),
+    ],
+)
+def test_the_detectors_own_loss_is_the_official_one(model: Loaded, name: str, settings: RoiTraining) -> None:
+    objects, given = labels() < 20, torch.zeros(8, 4)
+    order = torch.cat([objects.nonzero(), (~objects).nonzero()]).flatten()  # a detector samples objects first
+    sampled = [Sampled(given, labels()[objects], given[objects], torch.arange(int(objects.sum())))]
+    loss = classification_loss(classifier()(model.regions[order]), sampled, 20, settings)
+    np.testing.assert_allclose(loss.item(), EXPECTED[name], rtol=1e-3, atol=1e-3)
 
 
 def test_the_fast_and_the_plain_way_to_embed_regions_agree_on_the_real_network(model: Loaded) -> None:

@@ -129,6 +129,18 @@ class Backbone(nn.Module, ABC):
     def stages(self) -> list[list[nn.Parameter]]:
         """List the parameters of the tower from input to output, in the units that `freeze` counts."""
 
+    def region_maps(self, regions: Tensor) -> Tensor:
+        """Turn RoIAlign's cuttings (R, channels, P, P) into the last maps (R, c', p, p) before they lose their place.
+
+        `embed_maps` of them is `pool`: a mask head reads the maps that the embedding is made of (RegionCLIP's detectors
+        share `layer4` in this way). A backbone that has nothing between RoIAlign and the embedding shares the cuttings.
+        """
+        return regions
+
+    def embed_maps(self, maps: Tensor) -> Tensor:
+        """Turn what `region_maps` made (R, c', p, p) into embeddings (R, D), not normalised."""
+        return self.pool(maps)
+
     def plan(self, features: Tensor, regions: int, separable: bool) -> RegionPlan:
         """Choose the cheapest way to embed many boxes; the result equals `pool` on plain RoIAlign up to rounding.
 

@@ -102,9 +102,17 @@ class ClipResNet(Backbone):
 
     def _finish(self, regions: Tensor) -> Tensor:
         """Do what `pool` does, with folded batch norms and one-query attention: (R, channels, P, P) -> (R, D)."""
+        return self.embed_maps(self.region_maps(regions))
+
+    def region_maps(self, regions: Tensor) -> Tensor:
+        """Return the output of `layer4`: (R, channels, P, P) -> (R, 2 channels, P/2, P/2)."""
         for block in self.visual.layer4:
             regions = bottleneck(block, regions)
-        return one_query_attention(self.visual.attnpool, regions)
+        return regions
+
+    def embed_maps(self, maps: Tensor) -> Tensor:
+        """Return the attention pool of maps (R, 2 channels, P/2, P/2): (R, D)."""
+        return one_query_attention(self.visual.attnpool, maps)
 
     def _finish_entered(self, shift: Tensor, short_shift: Tensor, inner: Tensor, shortcut: Tensor) -> Tensor:
         """Go on inside the first block of `layer4`: (R, c, P, P) and (R, 4 c, P/2, P/2) -> (R, D)."""

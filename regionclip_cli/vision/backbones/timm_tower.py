@@ -74,6 +74,16 @@ class TimmTower(Backbone):
         """Return what the rest of the tower makes of regions: (R, channels, P, P) -> (R, D)."""
         return self._finish(self.late, regions)
 
+    def region_maps(self, regions: Tensor) -> Tensor:
+        """Return the output of the last blocks: (R, channels, P, P) -> (R, c', P/2, P/2)."""
+        for module in self.late:
+            regions = module(regions)
+        return regions
+
+    def embed_maps(self, maps: Tensor) -> Tensor:
+        """Return timm's head and open_clip's projection of maps (R, c', P/2, P/2): (R, D)."""
+        return self.visual.head(self.visual.trunk.forward_head(maps))
+
     def plan(self, features: Tensor, regions: int, separable: bool) -> RegionPlan:
         """Leave out batch norms where no gradient is wanted."""
         late = self._for_inference()[1] if self._infers else self.late
@@ -101,7 +111,7 @@ class TimmTower(Backbone):
         """Send regions through the last blocks, timm's head and open_clip's projection."""
         for module in late:
             regions = module(regions)
-        return self.visual.head(self.visual.trunk.forward_head(regions))
+        return self.embed_maps(regions)
 
     def _for_inference(self) -> tuple[nn.Sequential, nn.Sequential]:
         """Return copies, without batch norms, of what runs before and after the cut; made when first needed."""

@@ -64,6 +64,30 @@ class RegionEncoder(nn.Module):
                 embeddings.append(plan.pool(*cuts).float())
         return torch.cat(embeddings) if embeddings else features.new_zeros(0, self.backbone.embed_dim).float()
 
+    def maps(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        """Cut every box and return the maps that its embedding is made of, `Backbone.region_maps`.
+
+        `backbone.embed_maps` of them are the embeddings that `forward` returns, up to rounding: whoever needs both,
+        such as a detector with a mask head, computes the late stages once.
+
+        Args:
+            features: What `backbone.trunk` returned, (B, channels, h, w).
+            boxes: For each image its boxes (R_i, 4), xyxy in network-input pixels; one at least.
+
+        Returns:
+            (sum of R_i, c', p, p) in the type of `features`, in the order of `boxes`.
+        """
+        grid, cells = Grid(features, self.backbone.pool_size), features.float()
+        parts = [
+            self.backbone.region_maps(self._cut(grid, cells[image], some).to(features.dtype))
+            for image, image_boxes in enumerate(boxes)
+            for some in image_boxes.detach().split(self.chunk)
+            if len(some)
+        ]
+        if not parts:
+            raise ValueError("There must be a box to cut out.")
+        return torch.cat(parts)
+
     def _separable(self, features: Tensor) -> bool:
         """Whether RoIAlign is done as a weighted sum: on a CPU, where nothing is to be differentiated."""
         if self.path == "auto":

@@ -1,0 +1,142 @@
+"""A detection set as a detector learns from it: `TrainingImages.draw` makes one image ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from regionclip_cli.data.detection_sets import DetectionImage, DetectionSet
+from regionclip_cli.data.pixels import decode
+from regionclip_cli.data.resize import resize
+from regionclip_cli.errors import InputError, UsageError
+from regionclip_cli.training.box_data.masks import Masks, as_masks
+from regionclip_cli.training.box_data.repeat_factor import draw_epoch
+
+
+@dataclass(frozen=True)
+class Views:
+    """How images are varied; the defaults are the paper's.
+
+    Attributes:
+        short_sides: Lengths in pixels of which one is drawn for the short side; 0 keeps an image's own.
+        max_side: Limit of the long side in pixels.
+        flip: Share of images that are mirrored left to right.
+    """
+
+    short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    max_side: int = 1333
+    flip: float = 0.5
+
+
+class TrainingImages:
+    """Images with objects, each in a new view whenever it is drawn.
+
+    Crowds are no objects here, as in the official code: they are left out. Every random choice follows from the seed
+    that `draw` is called with, so the same place of a training sees the same view, whoever computes it and however
+    often it was interrupted.
+
+    Args:
+        images: What to learn from.
+        views: How images are varied.
+        masks: Whether samples have masks.
+        repeats: (M,) how often each image is shown in an epoch, as `repeat_factors` counts; None shows each once.
+
+    Raises:
+        UsageError: There is no length to draw from.
+    """
+
+    def __init__(
+        self, images: DetectionSet, views: Views, *, masks: bool = False, repeats: np.ndarray | None = None
+    ) -> None:
+        if not views.short_sides or min(views.short_sides) < 0:
+            raise UsageError("short_sides needs one length at least, in pixels, and none below 0.")
+        self.images, self.views, self.masks, self.repeats = images, views, masks, repeats
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.images)
+
+    def order(self, generator: np.random.Generator) -> np.ndarray:
+        """Return one epoch's images (n,) in random order."""
+        if self.repeats is None:
+            return generator.permutation(len(self))
+        return draw_epoch(self.repeats, generator)
+
+    def draw(self, index: int, seed: int) -> dict[str, Any]:
+        """Return a view of an image.
+
+        Returns:
+            `inputs`, RGB uint8 (3, h, w), and `data_samples` with `gt_instances`: `bboxes` (N, 4) float32 xyxy in
+            pixels of the view, `labels` (N,) int64 and, where wanted, `masks`.
+
+        Raises:
+            InputError: The image cannot be read, or has another size than its annotations say.
+        """
+        chance = np.random.default_rng(seed)
+        short_side = int(chance.choice(self.views.short_sides))
+        mirrored = bool(chance.random() < self.views.flip)
+        image = self.images[index]
+        pixels = decode(image.read(), image.name)
+        height, width = pixels.shape[:2]
+        if (height, width) != (image.height, image.width):
+            raise InputError(
+                f"{image.name} has {width} x {height} pixels, and its annotations are for {image.width} x "
+                f"{image.height}."
+            )
+        planes, (across, down) = resize(pixels, short_side, self.views.max_side)
+        kept = ~image.crowd
+        boxes = image.boxes[kept] * np.array([across, down, across, down], np.float32)
+        size = (int(planes.shape[1]), int(planes.shape[2]))
+        masks = self._masks(image, kept, size) if self.masks else None
+        if mirrored:
+            planes = planes.flip(2)
+            boxes = np.stack([size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], axis=1)
+            masks = None if masks is None else masks.flip()
+        sample = DetDataSample(
+            metainfo={
+                "key": image.name,
+                "img_id": image.id,
+                "img_shape": size,
+                "ori_shape": (height, width),
+                "scale_factor": (across, down),
+                "flip": mirrored,
+            }
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.from_numpy(boxes.astype(np.float32)), labels=torch.from_numpy(image.labels[kept])
+        )
+        if masks is not None:
+            sample.gt_instances.masks = masks
+        return {"inputs": planes.contiguous(), "data_samples": sample}
+
+    def _masks(self, image: DetectionImage, kept: np.ndarray, size: tuple[int, int]) -> Masks:
+        """Return the masks of an image's objects in pixels of a view of `size` (h, w)."""
+        segmentations = image.segmentation
+        if segmentations is None:
+            raise UsageError(
+                f"{image.name} comes without masks, which the mask head learns from.",
+                "Give annotations with `segmentation`, or set mask_head: false.",
+            )
+        own = [given for given, keep in zip(segmentations, kept, strict=True) if keep]
+        return as_masks(own, image.height, image.width, image.name).resize(size)
+
+
+def with_objects(images: DetectionSet) -> DetectionSet:
+    """Return the images that show an object: a box that is no crowd.
+
+    An image without one teaches background only, and the official code leaves it out.
+
+    Raises:
+        UsageError: No image is left.
+    """
+    c = images.columns
+    objects = ~c.crowd[c.objects.values]
+    places = np.flatnonzero(np.bincount(c.objects.owners()[objects], minlength=len(images)))
+    if not len(places):
+        raise UsageError(f"{images.name} has no box of the {len(images.classes)} classes that are to be learned.")
+    return images if len(places) == len(images) else images.at(places)
