@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,13 @@ class ConceptBank:
     def dim(self) -> int:
         """Return D, the dimension of the embeddings."""
         return int(self.embeddings.shape[1])
+
+    @property
+    def fingerprint(self) -> str:
+        """Return 16 hex digits of the names, in their order, and of every number."""
+        digest = hashlib.sha256(json.dumps(self.names).encode())
+        digest.update(self.embeddings.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def save(self, path: Path) -> None:
         """Write the bank, whole or not at all.

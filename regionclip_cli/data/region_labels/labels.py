@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from regionclip_cli.data.captions.pairs import key_hash
 from regionclip_cli.data.region_labels.manifest import LabelManifest, read_manifest
-from regionclip_cli.data.region_labels.rows import REPAIR, RegionLabel, Row, parse_row
-from regionclip_cli.data.region_labels.shards import key_hash, read_index, shard_path
-from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.data.region_labels.rows import REPAIR, RegionLabel, Row
+from regionclip_cli.data.region_labels.shards import is_there, read_index, read_rows, shard_path
+from regionclip_cli.errors import MissingError
 
 
 class RegionLabels:
-    """The labels of a folder. Memory holds 17 bytes an image and no label; a copy may be sent to other processes.
+    """The labels of a folder. Memory holds 24 bytes an image and no label; a copy may be sent to other processes.
 
     Args:
         folder: Where they are.
@@ -25,8 +26,7 @@ class RegionLabels:
     def __init__(self, folder: Path, manifest: LabelManifest, indexes: list[np.ndarray]) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._starts = [index["start"] for index in indexes]
-        self._failed = [index["failed"][:-1] for index in indexes]
+        self._starts = [np.ascontiguousarray(index["start"]) for index in indexes]
         hashes = np.concatenate([index["hash"][:-1] for index in indexes]) if indexes else np.zeros(0, "<u8")
         self._order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
@@ -41,7 +41,7 @@ class RegionLabels:
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
-        missing = [shard for shard in range(manifest.shards) if not shard_path(folder, shard).exists()]
+        missing = [shard for shard in range(manifest.shards) if not is_there(folder, shard)]
         if missing:
             raise MissingError(
                 f"{len(missing)} of {manifest.shards} shards are not in {folder} yet, the first is "
@@ -77,26 +77,9 @@ class RegionLabels:
             UsageError: It is damaged.
         """
         shard, at = divmod(number, self.manifest.shard_size)
-        begin, end = (int(byte) for byte in self._starts[shard][at : at + 2])
-        path = shard_path(self.folder, shard)
-        try:
-            with path.open("rb") as file:
-                file.seek(begin)
-                line = file.read(end - begin)
-        except OSError as err:
-            raise UsageError(f"{path} cannot be read: {err.strerror or err}.", REPAIR) from err
-        return parse_row(line, f"{path}:{at + 1}", self.manifest.kept)
+        return next(read_rows(self.folder, shard, self._starts[shard], [at], self.manifest.kept))
 
     def rows(self) -> Iterator[Row]:
         """Yield all rows in order, one in memory at a time."""
-        for shard in range(self.manifest.shards):
-            path = shard_path(self.folder, shard)
-            with path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    yield parse_row(line, f"{path}:{number}", self.manifest.kept)
-
-    def failed(self) -> Iterator[Row]:
-        """Yield the rows of the images that could not be read, and read no others."""
-        for shard, failed in enumerate(self._failed):
-            for at in np.flatnonzero(failed):
-                yield self.row(shard * self.manifest.shard_size + int(at))
+        for shard, starts in enumerate(self._starts):
+            yield from read_rows(self.folder, shard, starts, range(len(starts) - 1), self.manifest.kept)

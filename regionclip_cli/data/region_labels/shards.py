@@ -8,14 +8,14 @@ has its name has an index; one that was lost is made again by reading.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from regionclip_cli.data.region_labels.rows import REPAIR, Row, format_row
+from regionclip_cli.data.captions.pairs import key_hash
+from regionclip_cli.data.region_labels.rows import REPAIR, Row, format_row, parse_row
 from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.model_file import whole_file
 
@@ -30,11 +30,6 @@ def shard_path(folder: Path, shard: int) -> Path:
 def index_path(folder: Path, shard: int) -> Path:
     """Return where the index of a shard is kept."""
     return folder / f"labels-{shard:05d}.index.npy"
-
-
-def key_hash(key: str) -> int:
-    """Return 64 bits that stand for a key."""
-    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 class ShardWriter:
@@ -91,6 +86,34 @@ def remove_parts(folder: Path, shard: int) -> None:
         for part in folder.glob(f".{path.name}.*.part"):
             with contextlib.suppress(OSError):
                 part.unlink()
+
+
+def is_there(folder: Path, shard: int) -> bool:
+    """Say whether a shard has its name, be it whole or damaged since."""
+    return shard_path(folder, shard).exists()
+
+
+def read_rows(folder: Path, shard: int, begins: np.ndarray, which: Sequence[int], kept: int) -> Iterator[Row]:
+    """Yield rows of a shard, and read no others.
+
+    Args:
+        folder: Where it is.
+        shard: Its number.
+        begins: (rows + 1,) the bytes where rows begin, of its index.
+        which: Numbers of rows within the shard.
+        kept: Concepts k that are kept of a region.
+
+    Raises:
+        UsageError: A row is damaged, or the file cannot be read.
+    """
+    path = shard_path(folder, shard)
+    try:
+        with path.open("rb") as file:
+            for at in which:
+                file.seek(int(begins[at]))
+                yield parse_row(file.read(int(begins[at + 1] - begins[at])), f"{path}:{at + 1}", kept)
+    except OSError as err:
+        raise UsageError(f"{path} cannot be read: {err.strerror or err}.", REPAIR) from err
 
 
 def is_whole(folder: Path, shard: int, rows: int) -> bool:

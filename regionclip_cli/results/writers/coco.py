@@ -6,12 +6,18 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, Protocol
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.results.files import replacing
-from regionclip_cli.results.journal import Journal
 from regionclip_cli.results.writers.rendered import RenderedWriter
+
+
+class Records(Protocol):
+    """Detections of images, as `ImageDetections.to_json` has them, that may be read several times: a journal's."""
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield one image after the other."""
 
 
 class CocoWriter(RenderedWriter):
@@ -19,7 +25,7 @@ class CocoWriter(RenderedWriter):
 
     outputs: ClassVar[tuple[str, ...]] = ("coco.json", "coco_results.json", "coco.json.part")
 
-    def render(self, out_dir: Path, labels: Sequence[str], journal: Journal) -> None:
+    def render(self, out_dir: Path, labels: Sequence[str], journal: Records) -> None:
         """Write both files, one annotation in memory at a time."""
         categories = [{"id": index, "name": label} for index, label in enumerate(labels, 1)]
         with replacing(out_dir / "coco.json") as file:
@@ -57,13 +63,13 @@ class CocoWriter(RenderedWriter):
         return records.values()
 
 
-def _images(journal: Journal) -> Iterator[dict[str, Any]]:
+def _images(journal: Records) -> Iterator[dict[str, Any]]:
     """Yield COCO's images, numbered from 1 in order of arrival."""
     for number, record in enumerate(journal.records(), 1):
         yield {"id": number, "file_name": record["image"], "width": record["width"], "height": record["height"]}
 
 
-def _annotations(journal: Journal, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _annotations(journal: Records, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield COCO's annotations, boxes as [x, y, width, height] in pixels."""
     category = {label: number for number, label in enumerate(labels, 1)}
     found = ((image_id, one) for image_id, record in enumerate(journal.records(), 1) for one in record["detections"])

@@ -10,26 +10,27 @@ from typing import TypeVar
 from regionclip_cli.data.images import ImageInput
 from regionclip_cli.errors import InputError
 
+Source = TypeVar("Source")
 Read = TypeVar("Read")
 
 THREADS = 2
 
 
 def read_ahead(
-    sources: Iterable[ImageInput], read: Callable[[ImageInput], Read], ahead: int
-) -> Generator[tuple[ImageInput, Read | InputError], None, None]:
+    sources: Iterable[Source], read: Callable[[Source], Read], ahead: int
+) -> Generator[tuple[Source, Read | InputError], None, None]:
     """Yield every source, in order, with what `read` made of it or with the `InputError` that it raised.
 
     At most `ahead` images are in memory before they are asked for. Any other error ends the reading, after the images
     before it. Standard input is read at the caller's own time, since a thread that waits for it could not be stopped.
     """
-    waiting: deque[tuple[ImageInput, Future[Read] | None]] = deque()
+    waiting: deque[tuple[Source, Future[Read] | None]] = deque()
     left = iter(sources)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
         try:
             while True:
                 while len(waiting) < ahead and (source := next(left, None)) is not None:
-                    waiting.append((source, None if source.path is None else pool.submit(read, source)))
+                    waiting.append((source, None if _is_typed(source) else pool.submit(read, source)))
                 if not waiting:
                     return
                 source, future = waiting.popleft()
@@ -42,3 +43,8 @@ def read_ahead(
             for _, future in waiting:
                 if future is not None:
                     future.cancel()
+
+
+def _is_typed(source: object) -> bool:
+    """Say whether an image comes on standard input."""
+    return isinstance(source, ImageInput) and source.path is None

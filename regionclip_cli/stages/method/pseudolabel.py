@@ -1,0 +1,175 @@
+"""`pseudolabel`: a teacher names the regions of every image (RegionCLIP section 3.2), once for any number of trainings.
+
+In the paper the teacher runs along with the student. Here it may run before: what it saw is kept in shards, with the
+best concepts of each region and their probabilities, so that pretraining can distil without it. Shards are the unit
+of work. Any number of processes on any machines take their share of them in one folder, each shard has the same bytes
+whoever wrote it, and what a killed run has not finished is done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from regionclip_cli.data.region_labels.manifest import MANIFEST, claim, read_manifest
+from regionclip_cli.errors import UsageError
+from regionclip_cli.recipe.run_folder import RunFolder
+from regionclip_cli.recipe.schema import Recipe
+from regionclip_cli.stages.labelling.estimate import Estimate, estimate
+from regionclip_cli.stages.labelling.exports import check_formats, count_failures, export, write_errors
+from regionclip_cli.stages.labelling.plan import Plan, make_plan
+from regionclip_cli.stages.labelling.teacher import RegionTeacher
+from regionclip_cli.stages.labelling.work import Tally, label_shards
+from regionclip_cli.stages.progress import Progress, Silent
+from regionclip_cli.stages.sharing import choose_share
+
+
+@dataclass(frozen=True)
+class PseudolabelResult:
+    """What a run did.
+
+    Attributes:
+        images: Images labelled in this run.
+        regions: Regions that got a label in it.
+        shards: Shards written in it.
+        done_before: Shards of this share that were there already.
+        shards_in_all: Shards of all shares.
+        failed: Images of this share that could not be read, now or before.
+        folder: Where the labels are.
+        finished: Whether the shards of all shares are there.
+        errors: The list of unreadable images, where there are any.
+        written: Other forms of the labels that were written.
+    """
+
+    images: int
+    regions: int
+    shards: int
+    done_before: int
+    shards_in_all: int
+    failed: int
+    folder: Path
+    finished: bool
+    errors: Path | None = None
+    written: tuple[Path, ...] = ()
+
+    def summary(self) -> str:
+        """Return one sentence for a person."""
+        parts = [f"{self.regions} regions of {self.images} images labelled, {self.shards} shards written"]
+        parts += [f"{self.done_before} done before"] if self.done_before else []
+        parts += [f"{self.failed} images cannot be read, see {self.errors}"] if self.failed else []
+        said = f"{'; '.join(parts)}. Labels are in {self.folder}."
+        said += "" if self.finished else f" Other processes have not finished their share of {self.shards_in_all} yet."
+        return said + (f" Written: {', '.join(map(str, self.written))}." if self.written else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        values = asdict(self)
+        return values | {
+            "folder": str(self.folder),
+            "errors": None if self.errors is None else str(self.errors),
+            "written": [str(path) for path in self.written],
+        }
+
+
+def run(
+    recipe: Recipe,
+    progress: Progress | None = None,
+    *,
+    resume: bool = False,
+    dry_run: bool = False,
+    shard_of: str | None = None,
+    formats: Sequence[str] = (),
+) -> PseudolabelResult | Estimate:
+    """Label the images of a recipe's captions.
+
+    An image that cannot be read costs only itself: its row says why, and `errors.jsonl` lists it. To try it again,
+    remove the shard that has it and resume.
+
+    Args:
+        recipe: Its sections `data.captions`, `model` and `pseudolabel`.
+        progress: Told what is going on.
+        resume: Go on with what an earlier run has left; shards that are whole stay as they are.
+        dry_run: Only say what would be done; nothing is written.
+        shard_of: This process's share, such as "2/8"; left out, what `torchrun` says, else everything.
+        formats: Other forms to write when all is done, of `coco` and `html`. For labels that are finished already the
+            teacher is not asked again.
+
+    Raises:
+        MissingError: Captions, a model or the concept bank is not there.
+        OutputError: The labels cannot be written; shards that are whole stay.
+        UsageError: The recipe does not fit together, or the folder holds labels already.
+    """
+    progress = progress or Silent()
+    formats = check_formats(formats)
+    share = choose_share(shard_of)
+    plan = make_plan(recipe, share, progress)
+    _check_folder(plan)
+    if dry_run:
+        return estimate(plan)
+    begun, left = plan.begun(), plan.left()
+    only_export = bool(formats) and not left and plan.finished()
+    if begun and not (resume or only_export):
+        raise UsageError(
+            f"{plan.folder} holds labels of another run already: {len(begun)} of {len(plan.shards)} shards.",
+            "Add --resume to go on with that run, or choose another folder with out=...",
+        )
+    joint, taken_up = share.count > 1, (plan.folder / MANIFEST).exists()
+    with RunFolder(Path(recipe.out)).opened(
+        recipe, "pseudolabel", resume=taken_up, joint=joint, share=(share.index, share.count)
+    ) as record:
+        plan.manifest.check_same(claim(plan.folder, plan.manifest), plan.folder)
+        tally = _label(plan, left, progress) if left else Tally()
+        errors = write_errors(plan.folder, plan.manifest)
+        finished = plan.finished()
+        written: list[Path] = []
+        if formats and finished and not joint:
+            written = export(plan.folder, formats, plan.pairs, _facts(plan))
+        elif formats:
+            progress.note("Other formats are written once all shards are there: run it with --format and no share.")
+        record.count(images=tally.images, regions=tally.regions, shards=len(left), failed=tally.failed)
+    return PseudolabelResult(
+        images=tally.images,
+        regions=tally.regions,
+        shards=len(left),
+        done_before=len(plan.shards) - len(left),
+        shards_in_all=plan.manifest.shards,
+        failed=count_failures(plan.folder, plan.manifest, plan.shards),
+        folder=plan.folder,
+        finished=finished,
+        errors=errors,
+        written=tuple(written),
+    )
+
+
+def _label(plan: Plan, left: Sequence[int], progress: Progress) -> Tally:
+    """Do the shards that are left."""
+    teacher = RegionTeacher(plan)
+    progress.note(
+        f"{plan.manifest.teacher['name']} names regions among {len(plan.bank.names)} concepts on {teacher.device}."
+    )
+    progress.start("Labelling", sum(len(plan.manifest.rows_of(shard)) for shard in left), "images")
+    try:
+        return label_shards(plan, left, teacher, progress)
+    finally:
+        progress.finish()
+
+
+def _check_folder(plan: Plan) -> None:
+    """Refuse a folder whose labels are of something else."""
+    if (plan.folder / MANIFEST).exists():
+        plan.manifest.check_same(read_manifest(plan.folder), plan.folder)
+
+
+def _facts(plan: Plan) -> dict[str, str]:
+    """Return what a page of regions says at its top."""
+    chosen = plan.settings
+    return {
+        "recipe": plan.recipe.name,
+        "images": f"{plan.manifest.images:,}",
+        "concepts": f"{len(plan.bank.names):,}",
+        "teacher": f"{plan.manifest.teacher['name']}, {chosen.teacher_view} view, temperature {chosen.temperature:g}",
+        "regions": f"{plan.manifest.proposals.get('name', chosen.source)}, at most {chosen.regions} an image",
+        "kept": f"regions whose best concept has a probability above {chosen.min_score:g}",
+    }
