@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from regionclip_cli.errors import UsageError, did_you_mean
 from regionclip_cli.recipe import library
+from regionclip_cli.recipe.reading.known_names import unknown_names
 from regionclip_cli.recipe.reading.overrides import apply
 from regionclip_cli.recipe.reading.problems import Key, Place, Problems
 from regionclip_cli.recipe.reading.tree import Node, parse
@@ -39,24 +40,46 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         UsageError: There is no such recipe, or it cannot be read.
     """
     problems = Problems()
-    file = find_recipe(recipe)
-    root = _with_parents(file, [], problems)
+    loaded, _ = _load(recipe, overrides, problems)
+    problems.raise_any()
+    if loaded is None:  # it has not a line, so there is no line to name
+        file = shown(find_recipe(recipe))
+        raise UsageError(f"{file} is empty.", "A recipe begins with `regionclip: 1` and `name: ...`.")
+    return loaded
+
+
+def check_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Load a recipe, and see too that the models and forms of data it names are known. No file of theirs is looked for.
+
+    Raises:
+        RecipeError: Something in it is wrong; all of it is told at once, each with file and line.
+        UsageError: There is no such recipe, or it cannot be read.
+    """
+    problems = Problems()
+    loaded, root = _load(recipe, overrides, problems)
+    if loaded is None or root is None:
+        return load_recipe(recipe, overrides)
+    for key, what in unknown_names(loaded):
+        problems.add(_place(root, key), key, what)
+    problems.raise_any()
+    return loaded
+
+
+def _load(recipe: str | Path, overrides: Sequence[str], problems: Problems) -> tuple[Recipe | None, Node | None]:
+    """Return the recipe, None if it cannot be used, and its nodes, None if it has none; trouble goes to `problems`."""
+    root = _with_parents(find_recipe(recipe), [], problems)
     if root is None:
-        problems.raise_any()
-        raise UsageError(f"{shown(file)} is empty.", "A recipe begins with `regionclip: 1` and `name: ...`.")
+        return None, None
     root = apply(root, overrides, problems)
     values = read_values(root, problems)
     try:
         # Through JSON, where pydantic's strict mode knows that a list is a tuple, and no text is a number.
-        loaded = Recipe.model_validate_json(json.dumps(values), strict=True)
+        return Recipe.model_validate_json(json.dumps(values), strict=True), root
     except ValidationError as err:
         for key, what in explain(Recipe, err.errors(), values, also=(PARENT,)):
             if not problems.about(key):
                 problems.add(_place(root, key), key, what)
-        problems.raise_any()
-        raise UsageError(f"{shown(file)} cannot be used: {err}") from err
-    problems.raise_any()
-    return loaded
+        return None, root
 
 
 def find_recipe(recipe: str | Path) -> Path:

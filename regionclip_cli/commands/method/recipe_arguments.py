@@ -10,7 +10,7 @@ import typer
 from regionclip_cli.console import Console
 from regionclip_cli.errors import UsageError
 from regionclip_cli.recipe.loading import load_recipe
-from regionclip_cli.recipe.run_log import LoggedProgress
+from regionclip_cli.recipe.records.run_log import LoggedProgress
 from regionclip_cli.recipe.schema import Recipe
 
 RECIPE_HELP = "A recipe file, or the name of one that `regionclip recipes ls` lists."

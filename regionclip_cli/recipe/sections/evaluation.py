@@ -25,7 +25,10 @@ class EvaluateSection(DetectionData):
     crops: bool = Field(False, description="The naive baseline: each box cropped and encoded as a picture.")
     predictions: str | None = Field(None, description="Score what `detect` wrote, without a model.")
     short_side: int | None = Field(None, ge=0, description="Shorter image side in pixels; left out, the model's own.")
-    conf: float | None = Field(None, ge=0, description="Leave out scores below this; left out, 0.001.")
-    max_dets: Count = Field(100, description="Best detections of an image that count; LVIS takes 300.")
+    conf: float | None = Field(None, ge=0, description="Leave out scores below this; left out, 0.001, or the paper's.")
+    max_dets: Count | None = Field(
+        None, description="Best detections of an image that count; left out, 100, and 300 for LVIS."
+    )
     batch: Count = Field(1, description="Images to look at together.")
     dtype: Literal["auto", "fp32", "bf16"] = Field("auto", description="Number type of the networks.")
+    report: bool = Field(True, description="Write an HTML page with tables, curves and the photos that went worst.")

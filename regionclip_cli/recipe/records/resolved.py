@@ -9,8 +9,15 @@ from typing import Any
 
 from regionclip_cli.recipe.schema import STAGES, Recipe
 
-SHARED = ("seed", "model", "data")
-"""Sections that every stage reads."""
+READS = {
+    "concepts": ("data.captions",),
+    "pseudolabel": ("data.captions",),
+    "pretrain": ("data.captions",),
+    "proposals": ("data.train", "data.val"),
+    "finetune": ("data.train", "data.val"),
+    "evaluate": ("data.val",),
+}
+"""Which data each stage reads."""
 
 
 def dump(recipe: Recipe) -> str:
@@ -36,10 +43,10 @@ def write_resolved(recipe: Recipe, path: Path) -> None:
 def settings_of(recipe: Recipe, stage: str) -> dict[str, Any]:
     """Return what decides the results of a stage, flat: {"pretrain.losses.distill": 1.0}.
 
-    That is its own section and those that all stages share; other stages may be changed without touching it.
+    That is its own section, the models, the seed and the data it reads; the rest may change without touching it.
     """
-    values = recipe.model_dump(mode="json", include={stage, *SHARED})
-    return dict(_flat(values, ""))
+    values = _flat(recipe.model_dump(mode="json", include={stage, "seed", "model", "data"}), "")
+    return {key: value for key, value in values if not key.startswith("data.") or key.startswith(READS[stage])}
 
 
 def present(recipe: Recipe) -> tuple[str, ...]:
