@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,12 +129,11 @@ class RunBook:
         return runs
 
 
-def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the settings that differ between two runs of a stage, without those in `FREE`."""
-    # What JSON makes of tuples is lists; `now` may not have been through it.
-    now = json.loads(json.dumps(now))
+def changed(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = FREE) -> list[str]:
+    """Return the settings that differ between two runs of a stage, without those whose last word is in `free`."""
+    now = json.loads(json.dumps(now))  # as `before` has been: a tuple has become a list there
     keys = dict.fromkeys([*before, *now])
-    return [key for key in keys if key.rpartition(".")[2] not in FREE and before.get(key) != now.get(key)]
+    return [key for key in keys if key.rpartition(".")[2] not in free and before.get(key) != now.get(key)]
 
 
 def compare(before: Mapping[str, Any], now: Mapping[str, Any], held: Path) -> None:
@@ -156,4 +155,4 @@ def _short(value: Any) -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
