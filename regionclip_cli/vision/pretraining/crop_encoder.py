@@ -13,6 +13,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from regionclip_cli.vision.backbones.base import Backbone
+from regionclip_cli.vision.backbones.folding import folded_copy
+from regionclip_cli.vision.backbones.resnet import ClipResNet
+from regionclip_cli.vision.backbones.timm_tower import TimmTower
+
+FOLDABLE = (ClipResNet, TimmTower)
+"""Families in which every batch norm follows a convolution, as `folded_copy` takes it."""
 
 
 class CropEncoder(nn.Module):
@@ -24,14 +30,19 @@ class CropEncoder(nn.Module):
     Args:
         backbone: Its image tower is used whole. It stays the caller's: its parameters are not registered here.
         side: Pixels of the square, or None for what the tower was built for.
-        chunk: Crops in memory at once; it changes no result beyond rounding.
+        chunk: Crops in memory at once; it changes no result beyond rounding. Left out, few on a CPU, whose caches are
+            small, and many elsewhere.
+
+    Where no gradient is wanted, batch norms are folded into a copy of the tower, which is made when it is first needed:
+    a tower that was trained in between wants a new `CropEncoder`.
     """
 
-    def __init__(self, backbone: Backbone, side: int | None = None, chunk: int = 64) -> None:
+    def __init__(self, backbone: Backbone, side: int | None = None, chunk: int | None = None) -> None:
         super().__init__()
         self._backbone = (backbone,)
         self.size = (side, side) if side else _built_for(backbone)
         self.chunk = chunk
+        self._folded: tuple[nn.Module, ...] = ()
 
     @property
     def backbone(self) -> Backbone:
@@ -51,14 +62,17 @@ class CropEncoder(nn.Module):
         """
         backbone = self.backbone
         image = image.to(backbone.device)
+        on_cpu = image.device.type == "cpu"
+        chunk = self.chunk or (8 if on_cpu else 64)
+        visual = self._tower()
         corners = whole_pixels(boxes, *image.shape[-2:]).tolist()
         embeddings = []
-        for first in range(0, len(corners), self.chunk):
-            crops = torch.stack([self.crop(image, *corner) for corner in corners[first : first + self.chunk]])
+        for first in range(0, len(corners), chunk):
+            crops = torch.stack([self.crop(image, *corner) for corner in corners[first : first + chunk]])
             pixels = backbone.normalise(crops)
-            if pixels.device.type == "cpu":
+            if on_cpu:
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
-            embeddings.append(backbone.visual(pixels).float())
+            embeddings.append(visual(pixels).float())
         return torch.cat(embeddings) if embeddings else torch.zeros(0, backbone.embed_dim, device=backbone.device)
 
     def crop(self, image: Tensor, left: int, top: int, right: int, bottom: int) -> Tensor:
@@ -66,6 +80,15 @@ class CropEncoder(nn.Module):
         cut = image[:, top:bottom, left:right]
         sized = functional.resize(cut, list(self.size), InterpolationMode.BICUBIC, antialias=True)
         return sized.clamp(0, 255)
+
+    def _tower(self) -> nn.Module:
+        """Return the tower, or a quicker copy of it where nothing is learned."""
+        backbone = self.backbone
+        if torch.is_grad_enabled() or not isinstance(backbone, FOLDABLE):
+            return backbone.visual
+        if not self._folded or _kind(self._folded[0]) != _kind(backbone.visual):
+            self._folded = (folded_copy(backbone.visual),)
+        return self._folded[0]
 
 
 def whole_pixels(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -81,3 +104,8 @@ def _built_for(backbone: Backbone) -> tuple[int, int]:
     """Return height and width of the pictures the tower was built for, `image_size` of its open_clip config."""
     size = backbone.visual.image_size
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _kind(network: nn.Module) -> tuple[torch.dtype, torch.device]:
+    parameter = next(network.parameters())
+    return parameter.dtype, parameter.device

@@ -79,6 +79,22 @@ def test_bfloat16(backbone: Backbone) -> None:
     assert torch.cosine_similarity(half, exact).min() > 0.98
 
 
+@pytest.mark.parametrize("family", ["resnet", "timm"])
+def test_the_quick_copy_computes_what_the_tower_does(family: Family) -> None:
+    network = toy(family)
+    for name, buffer in network.visual.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 2)
+    encoder = CropEncoder(network)
+    with torch.no_grad():
+        quick = encoder(IMAGE, BOXES)
+    torch.testing.assert_close(quick, encoder(IMAGE, BOXES).detach(), rtol=1e-3, atol=1e-4)
+    assert encoder(IMAGE, BOXES).requires_grad
+    network.double()
+    with torch.no_grad():
+        assert encoder(IMAGE, BOXES).isfinite().all()
+
+
 @torch.no_grad()
 def test_another_side(backbone: Backbone) -> None:
     encoder = CropEncoder(backbone, side=32)
