@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,25 +11,10 @@ from mmengine.structures import InstanceData
 
 from regionclip_cli.data.detection_sets import DetectionImage, DetectionSet
 from regionclip_cli.data.pixels import decode
-from regionclip_cli.data.resize import resize
 from regionclip_cli.errors import InputError, UsageError
 from regionclip_cli.training.box_data.masks import Masks, as_masks
 from regionclip_cli.training.box_data.repeat_factor import draw_epoch
-
-
-@dataclass(frozen=True)
-class Views:
-    """How images are varied; the defaults are the paper's.
-
-    Attributes:
-        short_sides: Lengths in pixels of which one is drawn for the short side; 0 keeps an image's own.
-        max_side: Limit of the long side in pixels.
-        flip: Share of images that are mirrored left to right.
-    """
-
-    short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
-    max_side: int = 1333
-    flip: float = 0.5
+from regionclip_cli.training.box_data.views import Views
 
 
 class TrainingImages:
@@ -45,16 +29,11 @@ class TrainingImages:
         views: How images are varied.
         masks: Whether samples have masks.
         repeats: (M,) how often each image is shown in an epoch, as `repeat_factors` counts; None shows each once.
-
-    Raises:
-        UsageError: There is no length to draw from.
     """
 
     def __init__(
         self, images: DetectionSet, views: Views, *, masks: bool = False, repeats: np.ndarray | None = None
     ) -> None:
-        if not views.short_sides or min(views.short_sides) < 0:
-            raise UsageError("short_sides needs one length at least, in pixels, and none below 0.")
         self.images, self.views, self.masks, self.repeats = images, views, masks, repeats
 
     def __len__(self) -> int:
@@ -78,8 +57,6 @@ class TrainingImages:
             InputError: The image cannot be read, or has another size than its annotations say.
         """
         chance = np.random.default_rng(seed)
-        short_side = int(chance.choice(self.views.short_sides))
-        mirrored = bool(chance.random() < self.views.flip)
         image = self.images[index]
         pixels = decode(image.read(), image.name)
         height, width = pixels.shape[:2]
@@ -88,34 +65,28 @@ class TrainingImages:
                 f"{image.name} has {width} x {height} pixels, and its annotations are for {image.width} x "
                 f"{image.height}."
             )
-        planes, (across, down) = resize(pixels, short_side, self.views.max_side)
-        kept = ~image.crowd
-        boxes = image.boxes[kept] * np.array([across, down, across, down], np.float32)
-        size = (int(planes.shape[1]), int(planes.shape[2]))
-        masks = self._masks(image, kept, size) if self.masks else None
-        if mirrored:
-            planes = planes.flip(2)
-            boxes = np.stack([size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], axis=1)
-            masks = None if masks is None else masks.flip()
+        view = self.views.draw(pixels, chance)
+        boxes = view.boxes(image.boxes)
+        kept = ~image.crowd & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         sample = DetDataSample(
             metainfo={
                 "key": image.name,
                 "img_id": image.id,
-                "img_shape": size,
+                "img_shape": view.size,
                 "ori_shape": (height, width),
-                "scale_factor": (across, down),
-                "flip": mirrored,
+                "scale_factor": view.scale,
+                "flip": view.mirrored,
             }
         )
         sample.gt_instances = InstanceData(
-            bboxes=torch.from_numpy(boxes.astype(np.float32)), labels=torch.from_numpy(image.labels[kept])
+            bboxes=torch.from_numpy(boxes[kept]), labels=torch.from_numpy(image.labels[kept])
         )
-        if masks is not None:
-            sample.gt_instances.masks = masks
-        return {"inputs": planes.contiguous(), "data_samples": sample}
+        if self.masks:
+            sample.gt_instances.masks = view.masks(self._masks(image, kept))
+        return {"inputs": view.planes, "data_samples": sample}
 
-    def _masks(self, image: DetectionImage, kept: np.ndarray, size: tuple[int, int]) -> Masks:
-        """Return the masks of an image's objects in pixels of a view of `size` (h, w)."""
+    def _masks(self, image: DetectionImage, kept: np.ndarray) -> Masks:
+        """Return the masks of an image's objects in pixels of the image."""
         segmentations = image.segmentation
         if segmentations is None:
             raise UsageError(
@@ -123,7 +94,7 @@ class TrainingImages:
                 "Give annotations with `segmentation`, or set mask_head: false.",
             )
         own = [given for given, keep in zip(segmentations, kept, strict=True) if keep]
-        return as_masks(own, image.height, image.width, image.name).resize(size)
+        return as_masks(own, image.height, image.width, image.name)
 
 
 def with_objects(images: DetectionSet) -> DetectionSet:

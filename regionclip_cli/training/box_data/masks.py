@@ -11,7 +11,8 @@ from mmdet.structures.mask import BitmapMasks, PolygonMasks
 
 from regionclip_cli.errors import InputError
 
-Masks = BitmapMasks | PolygonMasks
+Masks = Any
+"""`BitmapMasks` or `PolygonMasks`; mmdet tells no types."""
 
 
 def as_masks(segmentations: Sequence[Any], height: int, width: int, name: str) -> Masks:

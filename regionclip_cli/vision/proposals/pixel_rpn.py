@@ -1,12 +1,13 @@
 """Proposal networks that look at pixels with a backbone of their own: RegionCLIP's "offline" RPNs.
 
 All three stand on the same ResNet-50, trained from Caffe's ImageNet weights: BGR pixels minus a mean, stride in the
-first 1x1 convolution of a stage. They were trained on boxes of a data set and are frozen ever after.
+first 1x1 convolution of a stage. They are trained on boxes of a data set and frozen ever after.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from mmdet.models.backbones import ResNet
@@ -16,17 +17,22 @@ from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 from torch.nn import functional
 
+from regionclip_cli.errors import UsageError
 from regionclip_cli.vision.backbones.folding import folded_copy
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, valid_size
 from regionclip_cli.vision.proposals.head import build_head
+from regionclip_cli.vision.proposals.learning import rpn_losses
 from regionclip_cli.vision.proposals.selection import Selection, select
+
+Style = Literal["caffe", "pytorch"]
+"""Which convolution of a block has the stride: the first (1x1) or the second (3x3)."""
 
 MEAN_BGR = (103.53, 116.28, 123.675)
 """Mean of the training pixels, in 0..255; they were not divided by a deviation."""
 
 
 class PixelRpn(ProposalSource):
-    """A frozen RPN with its own ResNet-50; use one of its subclasses.
+    """An RPN with its own ResNet-50, frozen unless `learn` is called; use one of its subclasses.
 
     Args:
         backbone: Images to feature maps.
@@ -35,6 +41,8 @@ class PixelRpn(ProposalSource):
         divisor: The padded image's sides are multiples of this, in pixels.
         selection: What survives NMS.
     """
+
+    backbone: Any  # mmdet's ResNet
 
     def __init__(
         self, backbone: nn.Module, neck: nn.Module | None, head: RPNHead, divisor: int, selection: Selection
@@ -46,14 +54,46 @@ class PixelRpn(ProposalSource):
         self.divisor = divisor
         self.selection = selection
         self._folded: tuple[nn.Module, nn.Module | None] | None = None
+        self._learns = False
         self.register_load_state_dict_post_hook(self._forget)
         self.requires_grad_(False)
         self.train(False)
 
     def train(self, mode: bool = True) -> PixelRpn:
-        """Stay in evaluation mode, whatever is asked: the network is never trained here."""
-        super().train(False)
+        """Set the training mode of a network that learns; any other stays in evaluation mode, whatever is asked."""
+        super().train(mode and self._learns)
+        if self._learns:
+            self._folded = None  # its weights are about to change
         return self
+
+    def learn(self, freeze: int = 0, norms: bool = True) -> None:
+        """Let the network be trained by `learning_loss`.
+
+        Args:
+            freeze: Stages of the ResNet that stay as they are; 2 are the stem and the first one, as in detectron2.
+            norms: Whether batch norms are trained, with the statistics of each batch. A ResNet that begins at random
+                needs that; one that was trained on ImageNet keeps its norms, as is usual with small batches.
+
+        Raises:
+            UsageError: There are fewer stages than that.
+        """
+        stages = 1 + len(self.backbone.res_layers)
+        if not 0 <= freeze <= stages:
+            raise UsageError(f"{freeze} stages of a ResNet with {stages} cannot be frozen.")
+        self._learns = True
+        self.requires_grad_(True)
+        self.backbone.frozen_stages = freeze - 1
+        self.backbone.norm_eval = not norms
+        for module in self.backbone.modules() if not norms else ():
+            if isinstance(module, nn.BatchNorm2d):
+                module.requires_grad_(False)
+        self.train(True)
+
+    def learning_loss(self, images: Tensor, samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
+        """Return the losses of `learning.rpn_losses` for images (B, 3, H, W) RGB 0..255 and annotated samples."""
+        maps = self.backbone(self.prepare(images, [valid_size(sample) for sample in samples]))
+        logits, deltas = self.rpn_head(self.neck(maps) if self.neck is not None else maps)
+        return rpn_losses(self.rpn_head, logits, deltas, samples)
 
     def configure(
         self, nms_iou: float | None = None, pre_nms: int | None = None, max_proposals: int | None = None
@@ -106,15 +146,17 @@ class PixelRpn(ProposalSource):
         self._folded = None
 
 
-def _resnet(stages: int) -> ResNet:
-    """Build the first stages of a "caffe style" ResNet-50; the maps of all of them, or of the third alone."""
+def _resnet(stages: int, style: Style) -> ResNet:
+    """Build the first stages of a ResNet-50; the maps of all of them, or of the third alone."""
+    if style not in ("caffe", "pytorch"):
+        raise UsageError(f"There is no style {style!r} of a ResNet.", "Choose caffe or pytorch.")
     return ResNet(
         50,
         num_stages=stages,
         strides=(1, 2, 2, 2)[:stages],
         dilations=(1,) * stages,
         out_indices=(0, 1, 2, 3) if stages == 4 else (2,),
-        style="caffe",
+        style=style,
     )
 
 
@@ -127,15 +169,18 @@ class FpnRpn(PixelRpn):
         nms_iou: Overlap above which the lesser of two proposals of one level goes.
         pre_nms: Proposals per level that take part in NMS.
         max_proposals: Proposals of an image at most.
+        style: Of the ResNet; "pytorch" for one that began with torchvision's or timm's weights.
     """
 
     pyramid_norm: dict[str, str] | None = None
     head_convolutions: int = 1
 
-    def __init__(self, nms_iou: float = 0.7, pre_nms: int = 1000, max_proposals: int = 1000) -> None:
+    def __init__(
+        self, nms_iou: float = 0.7, pre_nms: int = 1000, max_proposals: int = 1000, style: Style = "caffe"
+    ) -> None:
         strides = (4, 8, 16, 32, 64)
         super().__init__(
-            _resnet(4),
+            _resnet(4, style),
             FPN([256, 512, 1024, 2048], 256, num_outs=len(strides), norm_cfg=self.pyramid_norm),
             build_head(256, 256, [(stride, [8 * stride]) for stride in strides], num_convs=self.head_convolutions),
             divisor=32,
@@ -163,11 +208,14 @@ class C4Rpn(PixelRpn):
         nms_iou: Overlap above which the lesser of two proposals goes.
         pre_nms: Proposals that take part in NMS.
         max_proposals: Proposals of an image at most.
+        style: Of the ResNet; "pytorch" for one that began with torchvision's or timm's weights.
     """
 
-    def __init__(self, nms_iou: float = 0.7, pre_nms: int = 6000, max_proposals: int = 1000) -> None:
+    def __init__(
+        self, nms_iou: float = 0.7, pre_nms: int = 6000, max_proposals: int = 1000, style: Style = "caffe"
+    ) -> None:
         super().__init__(
-            _resnet(3),
+            _resnet(3, style),
             None,
             build_head(1024, 1024, [(16, [32, 64, 128, 256, 512])]),
             divisor=1,

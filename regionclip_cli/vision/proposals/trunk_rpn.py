@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, valid_size
 from regionclip_cli.vision.proposals.head import RATIOS, build_head
+from regionclip_cli.vision.proposals.learning import rpn_losses
 from regionclip_cli.vision.proposals.selection import Selection, select
 
 
@@ -67,28 +67,9 @@ class TrunkRpn(ProposalSource):
         return select(self.rpn_head, logits, deltas, [valid_size(sample) for sample in samples], self.selection)
 
     def loss(self, features: Tensor, samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
-        """Return `loss_rpn_cls` and `loss_rpn_bbox`: binary cross entropy and L1 over 256 anchors of each image.
-
-        Args:
-            features: (B, channels, h, w).
-            samples: With `gt_instances.bboxes` (N, 4), the objects to be found, in pixels of the network's input.
-                `ignored_instances.bboxes`, where present, are neither objects nor background.
-        """
+        """Return the losses of `learning.rpn_losses` for features (B, channels, h, w) and annotated samples."""
         logits, deltas = self._dense(features)
-        objects = [
-            InstanceData(bboxes=boxes, labels=boxes.new_zeros(len(boxes), dtype=torch.long))
-            for boxes in (_boxes(sample.gt_instances, features) for sample in samples)
-        ]
-        ignored = [
-            InstanceData(bboxes=_boxes(sample.ignored_instances, features)) if "ignored_instances" in sample else None
-            for sample in samples
-        ]
-        # mmdet takes anchors up to `pad_shape` for valid: up to the image's own edge is what we want.
-        metas = [{"img_shape": valid_size(sample), "pad_shape": valid_size(sample)} for sample in samples]
-        losses = self.rpn_head.loss_by_feat(
-            [level.float() for level in logits], [level.float() for level in deltas], objects, metas, ignored
-        )
-        return {name: torch.stack([torch.as_tensor(part) for part in parts]).sum() for name, parts in losses.items()}
+        return rpn_losses(self.rpn_head, logits, deltas, samples)
 
     def _dense(self, features: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
         """Return logits [(B, A, h, w)] and deltas [(B, 4 A, h, w)] of the single level."""
@@ -96,9 +77,3 @@ class TrunkRpn(ProposalSource):
             raise ValueError("A proposal head on the trunk needs the trunk's feature map.")
         logits, deltas = self.rpn_head((features.to(self.rpn_head.rpn_cls.weight.dtype),))
         return logits, deltas
-
-
-def _boxes(instances: InstanceData, features: Tensor) -> Tensor:
-    """Return the boxes (N, 4) as a float32 tensor beside the features; mmdet may wrap them in a box type."""
-    boxes = getattr(instances.bboxes, "tensor", instances.bboxes)
-    return boxes.to(features.device, torch.float32)

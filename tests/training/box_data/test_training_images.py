@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from box_toys import write_shapes
+from toys import COLOURS
 
 from regionclip_cli.data.detection_sets import open_detection_set
 from regionclip_cli.errors import InputError, UsageError
@@ -122,3 +123,27 @@ def test_an_epoch_rounds_by_chance_and_keeps_the_mean():
     assert set(times[:, 1]) == {2, 3}
     assert times.mean(0) == pytest.approx(factors, abs=0.1)
     assert np.array_equal(epochs[7], draw_epoch(factors, np.random.default_rng([0, 7])))
+
+
+def test_large_scale_jitter_cuts_a_square(tmp_path):
+    images = open_detection_set(write_shapes(tmp_path, masks=True))
+    views = TrainingImages(images, Views(jitter=(0.5, 2.0), canvas=64, flip=0.5), masks=True)
+    sizes, counts = set(), set()
+    for seed in range(60):
+        item = views.draw(3, seed)
+        _, height, width = item["inputs"].shape
+        found = item["data_samples"].gt_instances
+        sizes.add((height, width))
+        counts.add(len(found.labels))
+        assert max(height, width) <= 64
+        assert len(found.masks) == len(found.labels)
+        x1, y1, x2, y2 = found.bboxes.unbind(1)
+        assert ((x1 >= 0) & (y1 >= 0) & (x2 <= width) & (y2 <= height) & (x2 > x1) & (y2 > y1)).all()
+        for box, label in zip(found.bboxes.round().int().tolist(), found.labels.tolist(), strict=True):
+            if box[2] - box[0] > 8 and box[3] - box[1] > 8:  # the middle of a box has its colour
+                colour = item["inputs"][:, (box[1] + box[3]) // 2, (box[0] + box[2]) // 2].int()
+                assert (colour - torch.tensor(list(COLOURS.values())[label])).abs().max() < 12
+    assert len(sizes) > 10
+    assert counts == {1, 2}
+    with pytest.raises(UsageError, match="jitter"):
+        Views(jitter=(2.0, 1.0))
