@@ -109,10 +109,30 @@ def shown(file: Path) -> str:
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
 
 
+def read_text(file: Path) -> str:
+    """Return the text of a recipe.
+
+    Raises:
+        UsageError: It cannot be read, is too large, or is not text.
+    """
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(LARGEST + 1)
+    except OSError as err:
+        raise UsageError(f"{shown(file)} cannot be read: {err.strerror or err}.") from err
+    if len(data) > LARGEST:
+        raise UsageError(f"{shown(file)} is too large for a recipe.", "Is it the right file?")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        line = data[: err.start].count(b"\n") + 1
+        raise UsageError(f"{shown(file)}:{line}: This is not text in UTF-8.", "Is it the right file?") from err
+
+
 def _with_parents(file: Path, below: list[Path], problems: Problems) -> Node | None:
     """Return the nodes of a file over those of the file it extends; `below` are the files that led here."""
     folder = Path(os.path.abspath(file)).parent
-    root = parse(_read(file), shown(file), folder, problems)
+    root = parse(read_text(file), shown(file), folder, problems)
     if root is None:
         return None
     if not isinstance(root.value, dict):
@@ -145,21 +165,6 @@ def _parent_file(parent: Node, folder: Path, problems: Problems) -> Path | None:
     except UsageError as err:
         problems.add(parent.place, (PARENT,), str(err))
         return None
-
-
-def _read(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(LARGEST + 1)
-    except OSError as err:
-        raise UsageError(f"{shown(file)} cannot be read: {err.strerror or err}.") from err
-    if len(data) > LARGEST:
-        raise UsageError(f"{shown(file)} is too large for a recipe.", "Is it the right file?")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as err:
-        line = data[: err.start].count(b"\n") + 1
-        raise UsageError(f"{shown(file)}:{line}: This is not text in UTF-8.", "Is it the right file?") from err
 
 
 def _merged(base: Node, child: Node) -> Node:
