@@ -45,12 +45,24 @@ class BackboneSpec:
 class DatasetSpec:
     """A set of images with boxes, captions or both.
 
+    A record is a mapping, one an image:
+
+    * `image`: the encoded file as bytes, its path, or a Pillow image; always needed where pictures are looked at.
+    * `captions`: a list of sentences, or `caption`: one. Needed for concepts, pseudo labels and pretraining.
+    * `boxes`: a list of [x1, y1, x2, y2] in pixels of the image, and `labels`: an index into `classes` for each.
+      Needed to fine-tune and to evaluate.
+    * `key`: the image's name, unique in the set; left out, the dataset's name and a number.
+
+    The loader may return a sequence (`len` and a record by number), which is used in place and read at random, or an
+    iterator, which is read once from its beginning; pictures that are no files are put into a temporary file then.
+    Either way the records must be the same, in the same order, whenever the options are.
+
     Attributes:
         name: What `--dataset` and recipes call it.
         summary: One sentence for listings.
         loader: Dotted path `package.module:function`; called with `options` as keywords, returns the records.
         classes: Class names in label order; empty for caption-only sets.
-        options: Default keyword arguments of `loader`.
+        options: Default keyword arguments of `loader`; a recipe may set those that stand here. Empty, any are passed.
     """
 
     name: str

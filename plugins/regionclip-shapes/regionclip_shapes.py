@@ -30,7 +30,7 @@ def draw(images: int, side: int, seed: int) -> Iterator[dict[str, Any]]:
         seed: Which ones.
 
     Yields:
-        `image` (a PIL image), `boxes` (xyxy in pixels) and `labels` (indices into `CLASSES`).
+        `image` (a PIL image), `boxes` (xyxy in pixels), `labels` (indices into `CLASSES`) and `captions`.
     """
     from PIL import Image, ImageDraw
 
@@ -55,4 +55,5 @@ def draw(images: int, side: int, seed: int) -> Iterator[dict[str, Any]]:
                 pen.polygon([(x1, y1 + size), (x1 + size, y1 + size), (x1 + size // 2, y1)], fill=COLOURS[colour])
             boxes.append(box)
             labels.append(label)
-        yield {"image": picture, "boxes": boxes, "labels": labels}
+        caption = " and ".join(f"a {CLASSES[label]}" for label in labels)
+        yield {"image": picture, "boxes": boxes, "labels": labels, "captions": [caption]}
