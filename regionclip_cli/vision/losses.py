@@ -31,7 +31,45 @@ def region_distillation(regions: Tensor, concepts: Tensor, teacher: Tensor, temp
     return F.kl_div(student, teacher.detach().float(), reduction="batchmean")
 
 
-def concept_contrastive(regions: Tensor, concepts: Tensor, targets: Tensor, temperature: float = 0.01) -> Tensor:
+def partial_distillation(
+    regions: Tensor, concepts: Tensor, best: Tensor, probabilities: Tensor, temperature: float = 0.01
+) -> Tensor:
+    """Return the distillation loss where the teacher's k best concepts of a region are known and the others are not.
+
+    What is known is a distribution over k + 1 events: the best concepts b_1 ... b_k, and "any other" with
+    q_0 = 1 - sum_j q_j. The student's p gives these events the probabilities p_{b_j} and p_0 = 1 - sum_j p_{b_j}, and
+
+        L = mean over regions of sum_j q_j log(q_j / p_{b_j}) + q_0 log(q_0 / p_0).
+
+    By the log sum inequality this is never more than the full loss; they are equal when the student divides p_0 among
+    the other concepts as the teacher does, and when k = C, where nothing is left over. Minimising it moves mass between
+    the best concepts and the rest as the teacher says, and leaves the order among the rest to the student.
+
+    Args:
+        regions: (R, D) student embeddings.
+        concepts: (C, D) concept embeddings in the student's space.
+        best: (R, k) long, distinct concepts of each region.
+        probabilities: (R, k) the teacher's q of them; a row that rounding has brought above 1 is scaled down to 1.
+        temperature: As in `region_distillation`.
+    """
+    if not len(regions):
+        return regions.sum() * 0.0
+    student = (cosine(regions, concepts) / temperature).log_softmax(dim=-1)  # (R, C)
+    known = probabilities.detach().float()
+    total = known.sum(dim=1, keepdim=True)
+    whole = best.shape[1] == concepts.shape[0]
+    known = known / (total.clamp(min=1e-12) if whole else total.clamp(min=1))
+    loss = F.kl_div(student.gather(1, best), known, reduction="sum")
+    if not whole:
+        rest = (1 - known.sum(dim=1)).clamp(min=0)
+        others = student.scatter(1, best, -torch.inf).logsumexp(dim=1)
+        loss = loss + F.kl_div(others, rest, reduction="sum")
+    return loss / len(regions)
+
+
+def concept_contrastive(
+    regions: Tensor, concepts: Tensor, targets: Tensor, temperature: float = 0.01, counts: Tensor | None = None
+) -> Tensor:
     """Return the region-to-text contrastive loss over the regions at hand (RegionCLIP section 3.2, pseudo labels).
 
     With the target embedding t_j of every region j as a column, S_ij = cos(v_i, t_j) / temperature and
@@ -39,20 +77,23 @@ def concept_contrastive(regions: Tensor, concepts: Tensor, targets: Tensor, temp
         L = mean_i -log( sum_{j: c_j = c_i} exp(S_ij) / sum_j exp(S_ij) ).
 
     Regions of one concept are all positives of each other, inside the logarithm (the MIL-NCE form), and repeated
-    columns are kept: a concept that occurs often is also a frequent negative.
+    columns are kept: a concept that occurs often is also a frequent negative. Columns of one concept are equal, so the
+    n_c of them add up to n_c exp(S_ic) = exp(S_ic + log n_c), and the loss is a cross entropy over distinct concepts.
 
     Args:
         regions: (R, D) student embeddings v, of all images of the batch.
         concepts: (C, D) concept embeddings in the student's space.
         targets: (R,) long, the concept c_i of each region.
         temperature: Divisor of the cosine.
+        counts: (C,) how many regions have each concept, n_c. Left out, they are counted in `targets`; processes that
+            contrast over all their regions pass the sum of their counts, which is all they need of each other.
     """
     if not len(regions):
         return regions.sum() * 0.0
-    logits = cosine(regions, concepts[targets]) / temperature  # (R, R)
-    same = targets[:, None] == targets[None, :]
-    positives = logits.masked_fill(~same, -torch.inf).logsumexp(dim=1)
-    return (logits.logsumexp(dim=1) - positives).mean()
+    counts = targets.bincount(minlength=len(concepts)) if counts is None else counts
+    present = counts.nonzero().flatten()  # (U,) concepts that occur, ascending
+    logits = cosine(regions, concepts[present]) / temperature + counts[present].float().log()  # (R, U)
+    return F.cross_entropy(logits, torch.searchsorted(present, targets))
 
 
 def image_text(images: Tensor, texts: Tensor, temperature: float = 0.01) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +91,3 @@ def fit(
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return a copy of all weights."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-@contextlib.contextmanager
-def one_process() -> Any:
-    """Yield; for symmetry with tests of several processes."""
-    yield
