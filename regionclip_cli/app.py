@@ -36,6 +36,17 @@ class BuiltIn(NamedTuple):
 
 BUILT_IN = (
     BuiltIn("detect", "regionclip_cli.commands.detect:detect", "Find objects by name in images."),
+    BuiltIn(
+        "recipes", "regionclip_cli.commands.method.recipes:app", "List, show, check, explain, copy and run recipes."
+    ),
+    BuiltIn(
+        "pseudolabel",
+        "regionclip_cli.commands.method.pseudolabel:pseudolabel",
+        "Let a teacher name the regions of every image.",
+    ),
+    BuiltIn(
+        "splits", "regionclip_cli.commands.method.splits:app", "List base and novel classes, and cut annotation files."
+    ),
     BuiltIn("models", "regionclip_cli.commands.models:app", "List, fetch and add models."),
     BuiltIn("plugins", "regionclip_cli.commands.plugins:app", "List and check what other packages add."),
     BuiltIn("doctor", "regionclip_cli.commands.doctor:doctor", "Tell what this installation has, and what is broken."),

@@ -34,7 +34,9 @@ BUILT_IN: Mapping[str, str] = {
     "writers": "regionclip_cli.results.writers:WRITERS",
 }
 """Where this package keeps its own specs: dotted location of a mapping from name to spec, imported on demand."""
-RESERVED: Mapping[str, frozenset[str]] = {"commands": frozenset({"detect", "doctor", "models", "plugins"})}
+RESERVED: Mapping[str, frozenset[str]] = {
+    "commands": frozenset({"detect", "doctor", "models", "plugins", "pseudolabel", "recipes", "splits"})
+}
 """Names that are taken although no mapping holds them: the subcommands of this package."""
 
 
