@@ -122,7 +122,7 @@ def claim(folder: Path, manifest: LabelManifest) -> LabelManifest:
         UsageError: What is there cannot be read.
     """
     path = folder / MANIFEST
-    text = json.dumps(asdict(manifest), ensure_ascii=False, indent=1)
+    text = json.dumps(asdict(manifest), indent=1)
     own = path.with_name(f".{MANIFEST}.{uuid.uuid4().hex[:8]}.part")
     try:
         folder.mkdir(parents=True, exist_ok=True)

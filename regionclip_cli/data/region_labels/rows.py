@@ -56,7 +56,7 @@ def format_row(row: Row) -> bytes:
             "concepts": label.concepts.tolist(),
             "probs": _rounded(label.probs, 4),
         }
-    return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 def parse_row(line: bytes, where: str, kept: int) -> Row:

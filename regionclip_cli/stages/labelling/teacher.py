@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 
@@ -91,7 +92,7 @@ class RegionTeacher:
             return self.source(batch, samples, features)
         found = []
         for sample, number in zip(samples, numbers, strict=True):
-            self.source.seed = (self.seed << 32) + number
+            self.source.seed = _own_seed(self.seed, number)
             found += self.source(batch, [sample])
         return found
 
@@ -155,6 +156,11 @@ def _load_teacher(
     if finder is not None and (plan.proposals == plan.teacher or not finder.proposals.needs_features):
         return finder
     return load_detector(plan.teacher, device=device, dtype=dtype)[0]
+
+
+def _own_seed(seed: int, number: int) -> int:
+    """Return 32 bits that depend on a seed and the number of an image; torch's generator on a CPU takes no more."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {number}".encode(), digest_size=4).digest(), "little")
 
 
 def _in_original(boxes: Tensor, image: ReadyImage) -> Tensor:

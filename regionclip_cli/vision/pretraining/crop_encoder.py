@@ -20,6 +20,9 @@ from regionclip_cli.vision.backbones.timm_tower import TimmTower
 FOLDABLE = (ClipResNet, TimmTower)
 """Families in which every batch norm follows a convolution, as `folded_copy` takes it."""
 
+ROUNDING = 0.01
+"""A box that reaches into a pixel by less than this share of it, as boxes do that were scaled and back, leaves it out."""
+
 
 class CropEncoder(nn.Module):
     """Embeds boxes of an image by cropping them, in the space of the backbone's texts.
@@ -94,9 +97,9 @@ class CropEncoder(nn.Module):
 def whole_pixels(boxes: Tensor, height: int, width: int) -> Tensor:
     """Return boxes (R, 4) as the pixels they touch, (R, 4) long on the CPU: inside the image, at least one pixel."""
     across_down = torch.tensor([width, height])
-    low = boxes.detach().cpu().float().nan_to_num()
-    first = low[:, :2].floor().long().clamp(min=0).minimum(across_down - 1)
-    last = low[:, 2:].ceil().long().maximum(first + 1).minimum(across_down)
+    corners = boxes.detach().cpu().float().nan_to_num()
+    first = (corners[:, :2] + ROUNDING).floor().long().clamp(min=0).minimum(across_down - 1)
+    last = (corners[:, 2:] - ROUNDING).ceil().long().maximum(first + 1).minimum(across_down)
     return torch.cat([first, last], dim=1)
 
 
