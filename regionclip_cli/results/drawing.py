@@ -21,7 +21,7 @@ PALETTE = (
 SMALLEST_LETTERS = 7
 
 
-def draw(detections: ImageDetections, pixels: np.ndarray) -> Image:
+def draw(detections: ImageDetections, pixels: np.ndarray, scores: bool = True) -> Image:
     """Return the picture with a box and a label for each detection, the best ones on top.
 
     Lines and letters grow with the picture, and dark letters go on light colours. Labels are moved apart and stay
@@ -30,6 +30,7 @@ def draw(detections: ImageDetections, pixels: np.ndarray) -> Image:
     Args:
         detections: What to draw.
         pixels: RGB uint8 (H, W, 3).
+        scores: Whether labels tell the score.
     """
     import supervision as sv
     from PIL import Image as pillow
@@ -43,7 +44,7 @@ def draw(detections: ImageDetections, pixels: np.ndarray) -> Image:
     short = min(picture.size)
     picture = sv.BoxAnnotator(color=palette, thickness=max(1, round(short / 200))).annotate(picture, found)
     texts = [
-        f"{' '.join(label.split())} {score:.2f}"
+        " ".join([*label.split(), *([f"{score:.2f}"] if scores else [])])
         for label, score in zip(reversed(detections.labels), reversed(detections.scores), strict=True)
     ]
     size, padding, texts = _fit(texts, picture.width, max(SMALLEST_LETTERS, round(0.8 * short**0.5)))

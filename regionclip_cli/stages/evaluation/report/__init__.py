@@ -1,0 +1,1 @@
+"""What is written of a measurement: its numbers as JSON, and a page to look at."""
