@@ -1,0 +1,116 @@
+"""Detections of a whole set in a few flat arrays, checked as they come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from regionclip_cli.data.detection_sets import DetectionSet
+from regionclip_cli.errors import UsageError
+
+
+class Found(NamedTuple):
+    """What was found in one image.
+
+    Attributes:
+        boxes: (N, 4) float, xyxy in pixels.
+        scores: (N,) float; higher is surer. They need not be probabilities.
+        labels: (N,) int, classes of the set.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass
+class Detections:
+    """N detections of a set.
+
+    Attributes:
+        images: (N,) int64, places of the images in the set.
+        boxes: (N, 4) xyxy in pixels.
+        scores: (N,).
+        labels: (N,) int64.
+        left_out: How many detections were left out, by reason.
+    """
+
+    images: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+Stream = Mapping[int, Found] | Iterable[tuple[int, np.ndarray, np.ndarray, np.ndarray]]
+
+
+class Collector:
+    """Takes detections image by image.
+
+    Args:
+        truth: The set that they are of.
+        per_image: Keep so many of an image, the surest ones of all classes together, as LVIS does; None keeps all.
+    """
+
+    def __init__(self, truth: DetectionSet, per_image: int | None) -> None:
+        self.truth, self.per_image = truth, per_image
+        self.left_out: Counter[str] = Counter()
+        self._parts: dict[int, Found] = {}
+
+    def take(self, found: Stream) -> Iterator[tuple[int, Found]]:
+        """Take everything, and yield the place of each image with what is kept of it.
+
+        Raises:
+            UsageError: An image is not in the set or comes twice, a label is no class of the set, or arrays do not
+                fit together.
+        """
+        items = found.items() if isinstance(found, Mapping) else ((each[0], Found(*each[1:])) for each in found)
+        for image_id, detections in items:
+            place = self.truth.places_by_id.get(int(image_id), -1)
+            if place < 0:
+                raise UsageError(f"There are detections of the image {image_id}, which is not in {self.truth.name}.")
+            if place in self._parts:
+                raise UsageError(f"There are detections of the image {image_id} twice.")
+            kept = self._checked(int(image_id), Found(*detections))
+            self._parts[place] = kept
+            yield place, kept
+
+    def finish(self) -> Detections:
+        """Return all that was taken, by place of the image."""
+        places = sorted(self._parts)
+        parts = [self._parts.pop(place) for place in places]
+        return Detections(
+            images=np.repeat(np.array(places, np.int64), [len(part.scores) for part in parts]),
+            boxes=np.concatenate([part.boxes for part in parts]) if parts else np.zeros((0, 4)),
+            scores=np.concatenate([part.scores for part in parts]) if parts else np.zeros(0),
+            labels=np.concatenate([part.labels for part in parts]) if parts else np.zeros(0, np.int64),
+            left_out=dict(self.left_out),
+        )
+
+    def _checked(self, image_id: int, found: Found) -> Found:
+        """Return the detections of an image that count."""
+        boxes, scores, labels = (np.asarray(each) for each in found)
+        boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != labels.shape or scores.shape != boxes.shape[:1]:
+            shapes = f"boxes {boxes.shape}, scores {scores.shape}, labels {labels.shape}"
+            raise UsageError(f"The detections of the image {image_id} do not fit together: {shapes}.")
+        labels = labels.astype(np.int64)
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.truth.classes)):
+            wrong = int(labels[(labels < 0) | (labels >= len(self.truth.classes))][0])
+            raise UsageError(
+                f"A detection of the image {image_id} has the label {wrong}; {self.truth.name} has "
+                f"{len(self.truth.classes)} classes, counted from 0."
+            )
+        sure, whole = np.isfinite(scores), np.isfinite(boxes).all(axis=1)
+        self.left_out["score is not a number"] += int((~sure).sum())
+        self.left_out["box is not four numbers"] += int((sure & ~whole).sum())
+        rows = np.flatnonzero(sure & whole)
+        if self.per_image is not None and len(rows) > self.per_image:
+            self.left_out[f"beyond the {self.per_image} best of an image"] += len(rows) - self.per_image
+            rows = np.sort(rows[np.argsort(-scores[rows], kind="stable")[: self.per_image]])
+        return Found(boxes[rows], scores[rows], labels[rows])
