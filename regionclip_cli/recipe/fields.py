@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from regionclip_cli.errors import UsageError, did_you_mean
+from regionclip_cli.recipe.reading.sections import section_at
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -38,7 +39,8 @@ def _sentence(settings: type[BaseModel], problem: dict[str, Any]) -> str:
     """Return one problem of pydantic's in our words."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"There is no setting {key!r}. {did_you_mean(key, settings.model_fields)}".rstrip()
+        section = section_at(settings, problem["loc"][:-1]) or settings
+        return f"There is no setting {key!r}. {did_you_mean(str(problem['loc'][-1]), section.model_fields)}".rstrip()
     if problem["type"] == "missing":
         return f"The setting {key!r} is missing."
     reason = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ").rstrip(".")

@@ -20,8 +20,8 @@ def recipes_folder() -> Path:
 def packaged() -> dict[str, Path]:
     """Return the file of every recipe by its name: its path below the folder, without the suffix."""
     root = recipes_folder()
-    files = sorted(root.rglob(f"*{SUFFIX}"), key=lambda file: (len(file.parts), file))
-    return {file.relative_to(root).with_suffix("").as_posix(): file for file in files}
+    names = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob(f"*{SUFFIX}")}
+    return {name: names[name] for name in sorted(names, key=lambda name: (name.count("/"), name))}
 
 
 def summary(file: Path) -> str:

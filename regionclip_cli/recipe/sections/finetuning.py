@@ -46,6 +46,9 @@ class FinetuneSection(Optimisation):
     max_side: Count = Field(1333, description="Longest image side in pixels.")
     flip: Share = Field(0.5, description="Share of images that are mirrored.")
     evaluate_every: Count | None = Field(None, description="Steps between evaluations on data.val; none: at the end.")
+    scoring: Literal["default", "official"] = Field(
+        "official", description="How evaluations score detections; official: the paper's test-time settings."
+    )
     blend: Share = Field(0.0, description="Share of the model it started from in the weights that are written.")
 
 
@@ -60,6 +63,13 @@ class ProposalsSection(Optimisation):
         "rpn-fpn", description="Its form; rpn-trunk stands on the features of `model.start`."
     )
     split: str | None = Field(None, description="Only boxes of the base classes of this split.")
+    init: str | None = Field(
+        None, description="File of a ResNet-50 of torchvision or timm to begin with; left out, random weights."
+    )
+    jitter: tuple[float, float] | None = Field(
+        None, description="Large-scale jitter in place of `short_sides`: least and greatest factor, 0.1 and 2.0."
+    )
+    canvas: Count = Field(1024, description="With `jitter`: side in pixels of the square that images are cut to.")
     short_sides: tuple[int, ...] = Field(
         (640, 672, 704, 736, 768, 800), description="Image sides to draw from, pixels."
     )

@@ -38,7 +38,7 @@ class StageRun:
 
     Attributes:
         stage: Which.
-        state: `done`, `resumed`, `unchanged`, or with a dry run `to do`, `to resume`.
+        state: `done`, `resumed`, `unchanged`, `left out`, or with a dry run `to do`, `to resume`.
         why: Why it was run or left alone.
         reads: How many files and folders its settings name.
         writes: Where its results are.
@@ -86,6 +86,7 @@ def run(
 
     A stage is left alone when its settings, the files they name, the stages it builds on and its own results are as
     they were when it finished. Otherwise it is run, and results of an earlier run go to `earlier/` in the run folder.
+    `pseudolabel` is left out where `pretrain` runs its teacher along and would not read the labels.
 
     Args:
         recipe: What to run.
@@ -110,6 +111,9 @@ def run(
     ledger, done = Ledger(folder), []
     renewed: set[str] = set()
     for stage, dependence in planned.items():
+        if stage == "pseudolabel" and recipe.pretrain is not None and recipe.pretrain.teacher == "online":
+            done.append(StageRun(stage, "left out", "pretrain runs its teacher along", 0, folder.outputs(stage)))
+            continue
         again = any(name in renewed for name in dependence.stages)
         state, why = _decide(stage, dependence, folder, ledger, resume=resume, force=force, again=again)
         became = partial(StageRun, stage, reads=len(dependence.files), writes=folder.outputs(stage))
