@@ -98,3 +98,26 @@ def test_the_numbers_of_the_paper() -> None:
         assert (settings.short_side, settings.max_side, settings.flip, settings.freeze) == (800, 1333, 0.5, 2)
         assert (settings.teacher, settings.temperature, settings.amp) == ("online", 0.01, "off")
         assert set(settings.losses.model_dump().values()) == {1.0}
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+def test_the_recipe_in_the_docs_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHOTOS", "/photos")
+    found = re.search(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+    assert found
+    (tmp_path / "mine.yaml").write_text(found[1])
+    recipe = check_recipe(tmp_path / "mine.yaml")
+    [source] = recipe.data.caption_sources()
+    assert (source.paths(), source.images) == ((str(tmp_path / "captions.jsonl"),), "/photos/small")
+    assert present(recipe) == ("concepts", "pseudolabel", "pretrain")
+
+
+@pytest.mark.parametrize("line", [line for line in DOCS.splitlines() if re.match(r"regionclip \S+ .*=", line)])
+def test_the_overrides_in_the_docs_can_be_used(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("extends: cc3m\nname: mine\nevaluate: [{dataset: coco}]\n")
+    words = shlex.split(line, comments=True)
+    recipe = next(word for word in words if word in RECIPES or word == "mine.yaml")
+    assert check_recipe(recipe, [word for word in words if "=" in word])

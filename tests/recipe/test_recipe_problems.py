@@ -180,7 +180,7 @@ def test_a_file_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Path("r.yaml").write_text("name: x")
     monkeypatch.setattr(Path, "open", refuse)  # root may read everything
-    with pytest.raises(UsageError, match="r.yaml cannot be read: Permission denied"):
+    with pytest.raises(UsageError, match=r"r.yaml cannot be read: Permission denied"):
         load_recipe("r.yaml")
 
 

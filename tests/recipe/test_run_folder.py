@@ -171,7 +171,7 @@ def test_processes_that_share_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("text", ["", "[]", '{"runs": [{}]}', '{"runs": 3}'])
 def test_a_damaged_list_of_runs_is_not_written_over(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(UsageError, match="run.json is damaged"):
+    with pytest.raises(UsageError, match=r"run.json is damaged"):
         finish(RunFolder(tmp_path), recipe_in(tmp_path))
     assert (tmp_path / "run.json").read_text() == text
 

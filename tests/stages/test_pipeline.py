@@ -242,7 +242,7 @@ def test_several_processes_are_sent_to_single_stages(stages: StandIns, monkeypat
 def test_a_damaged_ledger_is_not_written_over(stages: StandIns, text: str) -> None:
     Path("out").mkdir()
     Path("out/stages.json").write_text(text)
-    with pytest.raises(UsageError, match="stages.json is damaged"):
+    with pytest.raises(UsageError, match=r"stages.json is damaged"):
         run(recipe())
     assert Path("out/stages.json").read_text() == text
 
