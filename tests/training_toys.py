@@ -39,7 +39,7 @@ class Noise:
 class Toy(BaseModel):
     """A convolution, a norm, a frozen layer, and dropout, which draws from the global generator."""
 
-    def __init__(self, poison: int | None = None) -> None:
+    def __init__(self, poison: int | None = None, dropout: float = 0.2) -> None:
         super().__init__(ImgDataPreprocessor())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -47,7 +47,7 @@ class Toy(BaseModel):
             self.frozen = nn.Linear(4, 4).requires_grad_(False)
             self.norm = nn.LayerNorm(4)
             self.head = nn.Linear(4, 2)
-        self.drop = nn.Dropout(0.2)
+        self.drop = nn.Dropout(dropout)
         self.poison, self.calls = poison, 0
         self.dtypes: set[torch.dtype] = set()
 

@@ -1,12 +1,11 @@
-"""What a training says about itself: progress, the run's log, a line of JSON, and TensorBoard where it is installed."""
+"""What a training says about itself: progress, a line of JSON, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from regionclip_cli.results.files import replacing, writing
 from regionclip_cli.training.loop import processes
 from regionclip_cli.training.loop.ema import Average
 
-log = logging.getLogger(__name__)
-
 METRICS = "metrics.jsonl"
+MOST_WARNINGS = 10
 
 
 class Metrics:
@@ -78,7 +76,7 @@ class LogHook(Hook):
     Args:
         folder: Of the metrics.
         settings: Of the training.
-        progress: Told about every step; `None` in all processes but the first.
+        progress: Told about every step; one that says nothing in all processes but the first.
     """
 
     priority = "LOW"
@@ -88,6 +86,7 @@ class LogHook(Hook):
         self.means: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
         self._count = 0
+        self._complaints = 0
         self._metrics: Metrics | None = None
 
     def before_train(self, runner: Any) -> None:
@@ -119,6 +118,15 @@ class LogHook(Hook):
         if self._metrics:
             self._metrics.close()
 
+    def complain(self, problems: Iterable[str]) -> None:
+        """Say which images were passed over, as long as they are few."""
+        for problem in problems:
+            self._complaints += 1
+            if self._complaints <= MOST_WARNINGS:
+                self.progress.warn(f"{problem} Another image takes its place.")
+            elif self._complaints == MOST_WARNINGS + 1:
+                self.progress.warn("Further images that cannot be read are passed over in silence.")
+
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write values that came from elsewhere, such as a validation."""
         if self._metrics:
@@ -138,7 +146,6 @@ class LogHook(Hook):
         losses = ", ".join(f"{name.removeprefix('loss_')} {value:.4g}" for name, value in self.means.items())
         speed = f"lr {more['lr']:.3g}, {more['images_per_second']:.3g} images/s"
         line = f"step {step}/{self.settings.steps}: {losses}; {speed}"
-        log.info(line)
         self.progress.note(line)
         self._sums, self._count, self._began = {}, 0, time.perf_counter()
 

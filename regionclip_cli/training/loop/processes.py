@@ -38,6 +38,8 @@ def join(device: torch.device) -> None:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # what mmengine would set too, with a warning
+        os.environ.setdefault(name, "1")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 

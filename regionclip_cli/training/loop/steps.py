@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -22,8 +21,6 @@ from regionclip_cli.training.loop.checkpoints import Checkpoints
 from regionclip_cli.training.loop.ema import Average
 from regionclip_cli.training.loop.logbook import LogHook
 from regionclip_cli.training.loop.optimisation import NotFiniteError, rate
-
-log = logging.getLogger(__name__)
 
 
 class StepLoop(BaseLoop):
@@ -89,8 +86,8 @@ class StepLoop(BaseLoop):
             if isinstance(part, RegionClipError):
                 raise part
             self._batch.append(part)
-            for problem in (p for sample in part["data_samples"] for p in sample.get("problems", ())):
-                log.warning("passed over: %s", problem)
+            for sample in part["data_samples"]:
+                self.logbook.complain(sample.get("problems", ()))
             runner.call_hook("before_train_iter", batch_idx=self.iter, data_batch=part)
             for name, value in runner.model.train_step(part, optim_wrapper=runner.optim_wrapper).items():
                 sums[name] = sums.get(name, 0) + value.detach() / self.settings.accumulate

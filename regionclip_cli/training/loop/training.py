@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.recipe.sections.optimisation import Optimisation
@@ -103,7 +105,9 @@ class Trainer(Runner):
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
         unused = bool(getattr(model, "find_unused_parameters", False))
-        return MMDistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=unused)
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # older torch
+        return MMDistributedDataParallel(model, device_ids=ids, find_unused_parameters=unused, **{buffers: False})
 
 
 def build_runner(
