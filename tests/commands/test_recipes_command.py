@@ -182,7 +182,7 @@ def test_a_dry_run_of_a_real_recipe_touches_nothing(capsys: pytest.CaptureFixtur
 def test_open_recipe_for_a_stage() -> None:
     recipe = recipe_arguments.open_recipe("tiny", ["seed=4"], device="cpu", section="pretrain")
     assert (recipe.seed, recipe.device) == (4, "cpu")
-    with pytest.raises(recipe_arguments.UsageError, match="tiny has no section `finetune`. Add `finetune: {}`"):
+    with pytest.raises(recipe_arguments.UsageError, match=r"tiny has no section `finetune`\. Add `finetune: \{\}`"):
         recipe_arguments.open_recipe("tiny", section="finetune")
 
 
