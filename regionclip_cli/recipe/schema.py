@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from regionclip_cli.recipe.sections.base import Section
+from regionclip_cli.recipe.section import Section
 from regionclip_cli.recipe.sections.concepts import ConceptsSection
 from regionclip_cli.recipe.sections.data import DataSection
 from regionclip_cli.recipe.sections.evaluation import EvaluateSection

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from regionclip_cli.recipe.sections.base import Count, Section
+from regionclip_cli.recipe.section import Count, Section
 
 
 class CaptionData(Section):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from regionclip_cli.recipe.sections.base import Count
+from regionclip_cli.recipe.section import Count
 from regionclip_cli.recipe.sections.data import DetectionData
 
 

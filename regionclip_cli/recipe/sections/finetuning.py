@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from regionclip_cli.recipe.sections.base import Count, Share, Weight
+from regionclip_cli.recipe.section import Count, Share, Weight
 from regionclip_cli.recipe.sections.optimisation import Optimisation
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from regionclip_cli.recipe.sections.base import Section
+from regionclip_cli.recipe.section import Section
 
 
 class ModelSection(Section):
