@@ -26,6 +26,13 @@ class Made:
     """What a stand-in returns."""
 
     files: tuple[Path, ...]
+    failed: int = 0
+
+    def summary(self) -> str:
+        return f"{len(self.files)} file written."
+
+    def to_json(self) -> dict:
+        return {"files": [str(file) for file in self.files]}
 
 
 class StandIns:
@@ -35,6 +42,7 @@ class StandIns:
         self.ran: list[str] = []
         self.resumed: list[str] = []
         self.broken = ""
+        self.failed = 0
 
     def stage(self, name: str):
         def run(recipe: Recipe, progress: object, *, resume: bool = False, dry_run: bool = False) -> Made:
@@ -48,7 +56,7 @@ class StandIns:
                 self.resumed += [name] if resume else []
                 if name == self.broken:
                     raise InputError(f"{name} broke")
-                return Made((file,))
+                return Made((file,), self.failed)
 
         return run
 
@@ -91,6 +99,17 @@ def test_present_stages_in_their_order(stages: StandIns) -> None:
     [file] = result.stages[0].to_json()["result"]["files"]
     assert file == str(Path("out/nouns.csv"))
     assert json.dumps(result.to_json())
+
+
+def test_what_stages_say_is_passed_on(stages: StandIns) -> None:
+    said: list[str] = []
+    progress = Silent()
+    progress.note = said.append  # type: ignore[method-assign]
+    assert not pipeline.run(recipe(), progress).failed
+    assert said[:2] == ["concepts: it has no results yet.", "concepts: 1 file written."]
+    stages.failed = 2
+    assert pipeline.run(recipe(seed=3), progress).failed
+    assert "pretrain: its earlier results are in out/earlier/pretrain-1 now." in said
 
 
 def test_nothing_is_run_twice(stages: StandIns) -> None:

@@ -200,4 +200,4 @@ def run(
         console.table(("stage", "state", "why", "inputs", "results"), rows, to="stdout" if dry_run else "stderr")
     if not dry_run:
         console.note(f"Results are in {result.out}.")
-    return ExitCode.OK
+    return ExitCode.SOME_FAILED if result.failed else ExitCode.OK

@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class StageRun:
 
     def to_json(self) -> dict[str, Any]:
         """Return it with plain values only."""
-        result = asdict(self.result) if is_dataclass(self.result) and not isinstance(self.result, type) else None
+        result = self.result.to_json() if hasattr(self.result, "to_json") else None
         values = {**vars(self), "seconds": round(self.seconds, 3), "result": result}
         plain: dict[str, Any] = _plain(values)
         return plain
@@ -73,6 +73,11 @@ class PipelineResult:
 
     out: Path
     stages: tuple[StageRun, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stage left inputs out that it could not read."""
+        return any(getattr(stage.result, "failed", 0) for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
         """Return it with plain values only."""
@@ -133,6 +138,8 @@ def run(
         begun = time.monotonic()
         result = _load(stage)(recipe, progress, resume=state == "to resume")
         ledger.finish(stage, dependences(recipe)[stage])
+        if hasattr(result, "summary"):
+            progress.note(f"{stage}: {result.summary()}")
         state = "resumed" if state == "to resume" else "done"
         done.append(became(state=state, why=why, seconds=time.monotonic() - begun, result=result))
     return PipelineResult(folder.path, tuple(done))
