@@ -73,17 +73,24 @@ class OpenVocabularyDetector(BaseDetector):
         self.region_encoder = RegionEncoder(self.backbone, chunk=chunk)
         self.classifier: ConceptClassifier | LinearClassifier = ConceptClassifier(temperature)
         self.federated: FederatedClasses | None = None
-        self.box_head = nn.Linear(self.backbone.embed_dim, 4) if box_head else None
-        if self.box_head is not None:
-            nn.init.normal_(self.box_head.weight, std=0.001)
-            nn.init.zeros_(self.box_head.bias)
-        self.mask_head = RegionMaskHead(_map_channels(self.backbone)) if mask_head else None
+        self.box_head: nn.Linear | None = None
+        self.mask_head: RegionMaskHead | None = None
+        self.add_heads(box=box_head, mask=mask_head)
         self.train_cfg = roi_training.as_roi_training(train_cfg)
         # What the source was built with, so that settings which leave it alone can also undo others.
         selection = getattr(self.proposals, "selection", None)
         self._built_selection: dict[str, Any] = {} if selection is None else dict(vars(selection))
         self.scoring = as_scoring(None)
         self.set_scoring(test_cfg)
+
+    def add_heads(self, box: bool = False, mask: bool = False) -> None:
+        """Give the detector heads that it does not have yet, with random weights that change next to nothing."""
+        if box and self.box_head is None:
+            self.box_head = nn.Linear(self.backbone.embed_dim, 4)
+            nn.init.normal_(self.box_head.weight, std=0.001)
+            nn.init.zeros_(self.box_head.bias)
+        if mask and self.mask_head is None:
+            self.mask_head = RegionMaskHead(_map_channels(self.backbone))
 
     def set_concepts(self, embeddings: Tensor, groups: Tensor | None = None, num_classes: int | None = None) -> None:
         """Choose what to look for from now on; arguments as `ConceptClassifier.set_concepts`."""

@@ -10,6 +10,7 @@ from faster_coco_eval.core import mask as run_lengths
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 
 from regionclip_cli.errors import InputError
+from regionclip_cli.vision.finetuning.mask_head import fill
 
 Masks = Any
 """`BitmapMasks` or `PolygonMasks`; mmdet tells no types."""
@@ -50,9 +51,9 @@ def _is_run_length(given: Any) -> bool:
 
 def _bitmap(given: Any, height: int, width: int) -> np.ndarray:
     """Return (height, width) uint8, 1 where the object is."""
-    packed = isinstance(given, dict) and not isinstance(given["counts"], list)
+    if _is_polygons(given):
+        return fill(given, height, width)
+    packed = not isinstance(given["counts"], list)
     encoded = given if packed else run_lengths.frPyObjects(given, height, width)
-    if isinstance(encoded, list):
-        encoded = run_lengths.merge(encoded)
     filled: np.ndarray = run_lengths.decode(encoded)
     return filled

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
-def blend(tuned: Mapping[str, Tensor], start: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Return (1 - share) * tuned + share * start for every tensor that both models have, and the others as tuned.
+@contextmanager
+def blended(model: nn.Module, start: Mapping[str, Tensor], share: float) -> Iterator[None]:
+    """Let a model have (1 - share) * own + share * start in the block, and its own weights again afterwards.
 
     The straight line between a model and its fine-tuned self often holds models that are better than either end on
     what the fine-tuning did not show (WiSE-FT, "Robust fine-tuning of zero-shot models", Wortsman et al., CVPR 2022).
 
     Args:
-        tuned: {name: tensor} after the training.
-        start: {name: tensor} before it. Counters and tensors of another shape are left as tuned.
-        share: Of the start in the result, 0..1.
+        model: The fine-tuned model.
+        start: {name of a parameter: its values before the training}; other parameters stay as they are.
+        share: Of the start in the mixture, 0..1.
     """
-    mixed = {}
-    for name, tensor in tuned.items():
-        old = start.get(name)
-        if share and old is not None and tensor.is_floating_point() and old.shape == tensor.shape:
-            mixed[name] = tensor.float().lerp(old.to(tensor.device).float(), share).to(tensor.dtype)
-        else:
-            mixed[name] = tensor
-    return mixed
+    shared = [(p, start[name]) for name, p in model.named_parameters() if name in start] if share else []
+    kept = [parameter.detach().clone() for parameter, _ in shared]
+    with torch.no_grad():
+        for parameter, old in shared:
+            parameter.lerp_(old.to(parameter.device, parameter.dtype), share)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for (parameter, _), own in zip(shared, kept, strict=True):
+                parameter.copy_(own)

@@ -12,7 +12,7 @@ from regionclip_cli.hub.model_card import read_card
 from regionclip_cli.hub.model_file import write_model
 from regionclip_cli.stages.detector import Detector
 from regionclip_cli.vision.builder import detector_tensors, load_detector
-from regionclip_cli.vision.finetuning.blending import blend
+from regionclip_cli.vision.finetuning.blending import blended
 from regionclip_cli.vision.finetuning.linear import LinearClassifier
 
 CLASSES = ("cat", "Kettle", "ball")
@@ -68,13 +68,18 @@ def test_it_travels_in_the_model_file_and_detects_its_own_classes(tmp_path):
         ready.set_classes("cat", "dog")
 
 
-def test_a_blend_lies_between_the_models():
-    tuned = {"a": torch.tensor([2.0]), "new": torch.tensor([5.0]), "n": torch.tensor(7), "b": torch.ones(2)}
-    start = {"a": torch.tensor([0.0]), "n": torch.tensor(1), "b": torch.zeros(3)}
-    mixed = blend(tuned, start, 0.25)
-    assert mixed["a"].item() == pytest.approx(1.5)
-    assert mixed["new"].item() == 5
-    assert mixed["n"].item() == 7
-    assert torch.equal(mixed["b"], tuned["b"])
-    assert blend(tuned, start, 0.0)["a"].item() == 2
-    assert blend(tuned, start, 1.0)["a"].item() == 0
+def test_a_blend_lies_between_the_models_and_is_undone():
+    model = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+        model.bias.fill_(5.0)
+    start = {"weight": torch.zeros(1, 1), "other": torch.zeros(3)}
+    with blended(model, start, 0.25):
+        assert model.weight.item() == pytest.approx(1.5)
+        assert model.bias.item() == 5
+    assert model.weight.item() == 2
+    with blended(model, start, 0.0):
+        assert model.weight.item() == 2
+    with blended(model, start, 1.0):
+        assert model.weight.item() == 0
+    assert model.weight.item() == 2

@@ -32,8 +32,6 @@ def test_one_mask_of_twice_the_resolution_for_any_class():
     }
 
 
-# pycocotools 2.0.10, by which mmdet fills polygons, warns with NumPy 2: cocodataset/cocoapi's `_mask.pyx`.
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["polygon", "bitmap"])
 def test_the_target_is_the_objects_mask_inside_the_box(kind):
     left = np.zeros((1, 32, 32), np.uint8)

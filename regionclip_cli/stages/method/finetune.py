@@ -1,0 +1,217 @@
+"""`finetune`: a pretrained model becomes a detector, from boxes of base classes (RegionCLIP section 3.3).
+
+What the classes are called is never learned: the classifier is the frozen text encoder's, the background a zero vector.
+So the detector that comes out can be asked for classes that nobody drew a box around, and how well it does so is what
+is watched: after each evaluation base, novel and all classes stand side by side, and the model that is best on novel
+ones is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regionclip_cli.language.text_encoder import TextEncoder
+from regionclip_cli.recipe.run_folder import RunFolder
+from regionclip_cli.recipe.schema import Recipe
+from regionclip_cli.stages.detection.devices import choose_device
+from regionclip_cli.stages.detection.library_log import keep_stdout_clean
+from regionclip_cli.stages.finetuning.beginning import build_learner, training_images
+from regionclip_cli.stages.finetuning.export import Exporter
+from regionclip_cli.stages.finetuning.plan import Plan, make_plan
+from regionclip_cli.stages.finetuning.watching import BEST, Watch
+from regionclip_cli.stages.progress import Progress, Silent
+from regionclip_cli.training.loop import TrainResult, build_runner, processes, train
+from regionclip_cli.vision.builder import load_detector
+from regionclip_cli.vision.detector import OpenVocabularyDetector
+from regionclip_cli.vision.finetuning.blending import blended
+
+STAGE = "finetune"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a fine-tuning came to.
+
+    Attributes:
+        model: The detector that was written; None with a dry run, and in all processes but the first.
+        plan: What was learned from what, in a sentence.
+        steps: Optimiser steps behind it.
+        seconds: How long this run took.
+        losses: Means over the last steps that were logged.
+        best_by: What the best model was chosen by.
+        best_step: When it was the best; None where nothing was measured.
+        evaluations: AP of base, novel and all classes before the training (step 0) and at each evaluation.
+        recognition: How well known boxes were named `before` and `after`, in the same groups.
+    """
+
+    model: Path | None
+    plan: str
+    steps: int = 0
+    seconds: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)
+    best_by: str = ""
+    best_step: int | None = None
+    evaluations: tuple[dict[str, Any], ...] = ()
+    recognition: dict[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """Return a few sentences for a person."""
+        if self.model is None:
+            return self.plan
+        said = f"{self.steps:,} steps in {self.seconds:.0f} s. The detector is {self.model}."
+        if self.best_step is not None:
+            said += f" It is that of step {self.best_step}, the best by {self.best_by}."
+        return said
+
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return header and rows of the evaluations, the best marked."""
+        groups = [name for name in ("base", "novel", "all") if any(name in each for each in self.evaluations)]
+        header = ("step", *(f"{group} {number}" for group in groups for number in ("AP50", "AP")), "")
+        rows = []
+        for each in self.evaluations:
+            values = [each.get(group, {}).get(number) for group in groups for number in ("AP50", "AP")]
+            cells = ["-" if value is None else f"{value:.1f}" for value in values]
+            rows.append((str(each["step"]), *cells, "best" if each["step"] == self.best_step else ""))
+        return header, rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"model": None if self.model is None else str(self.model)}
+
+
+def run(
+    recipe: Recipe, progress: Progress | None = None, *, resume: bool = False, dry_run: bool = False
+) -> FinetuneResult:
+    """Fine-tune the model of a recipe; `<out>/finetune/model.safetensors` goes straight into `detect --model`.
+
+    Args:
+        recipe: Its sections `data.train`, `data.val`, `model` and `finetune`.
+        progress: Told what is going on.
+        resume: Go on from the last checkpoint.
+        dry_run: Only check everything and say what would be done.
+
+    Raises:
+        MissingError: A file, a model, or a part of it is not there.
+        UsageError: Settings do not fit together, a class is not in the annotations, or the folder holds a run already.
+        RegionClipError: The loss was not finite.
+    """
+    progress = progress or Silent()
+    keep_stdout_clean()
+    began = time.monotonic()
+    plan = make_plan(recipe)
+    if dry_run:
+        return FinetuneResult(None, plan.summary())
+    folder = RunFolder(Path(recipe.out))
+    device = processes.own_device(choose_device(recipe.device))
+    with folder.opened(recipe, STAGE, resume=resume, device=str(device)) as record:
+        progress.note(plan.summary())
+        detector = build_learner(plan, device, recipe.seed, progress)
+        start = starting_weights(detector, plan)
+        exporter = Exporter(plan, recipe.name)
+        text = TextEncoder(plan.model, device) if plan.settings.classifier == "text" else None
+        watch = Watch(plan, detector, exporter, start, text, folder.stage(STAGE), progress)
+        first = processes.rank() == 0
+        if plan.val is None:
+            progress.warn("Nothing is measured while it trains, and the last weights are kept: there is no data.val.")
+        elif first:
+            watch.before()
+        trained = train(
+            build_runner(
+                detector,
+                training_images(plan),
+                plan.settings,
+                work_dir=folder.stage(STAGE),
+                seed=recipe.seed,
+                device=device,
+                resume=resume,
+                progress=progress,
+                validation=None if plan.val is None else watch,
+                validate_every=plan.settings.evaluate_every,
+            )
+        )
+        record.count(steps=trained.steps, images=len(plan.train), classes=len(plan.train.classes))
+        if not first:
+            return FinetuneResult(None, plan.summary(), trained.steps, time.monotonic() - began)
+        model = _write(folder, watch, detector, exporter, plan, start)
+        result = _conclude(model, plan, watch, trained, device, time.monotonic() - began)
+        _say(result, progress)
+        return result
+
+
+def starting_weights(detector: OpenVocabularyDetector, plan: Plan) -> dict[str, Tensor]:
+    """Return copies of the trained weights that came with the model, {parameter: tensor}; nothing where none blends."""
+    if not plan.settings.blend:
+        return {}
+    new = tuple(f"{head}." for head in ("box_head", "mask_head", "classifier") if head not in plan.card.parts)
+    return {
+        name: parameter.detach().cpu().clone()
+        for name, parameter in detector.named_parameters()
+        if parameter.requires_grad and not name.startswith(new)
+    }
+
+
+def _write(
+    folder: RunFolder,
+    watch: Watch,
+    detector: OpenVocabularyDetector,
+    exporter: Exporter,
+    plan: Plan,
+    start: dict[str, Tensor],
+) -> Path:
+    """Give the best model its name; where nothing was measured, write the last."""
+    model, best = folder.model(STAGE), folder.stage(STAGE) / BEST
+    if watch.best is not None and best.is_file():
+        best.replace(model)
+        return model
+    if watch.best is not None and model.is_file():
+        return model  # a finished run was taken up again
+    with blended(detector, start, plan.settings.blend):
+        return exporter.write(model, detector)
+
+
+def _conclude(
+    model: Path, plan: Plan, watch: Watch, trained: TrainResult, device: torch.device, seconds: float
+) -> FinetuneResult:
+    """Compare what was written with what it started from."""
+    recognition: dict[str, Any] = {}
+    if plan.val is not None:
+        for when, path in (("before", plan.model), ("after", model)):
+            if when == "before" and watch.text is None and plan.card.classifier == "text":
+                continue
+            loaded, card = load_detector(path, device=device)
+            recognition[when] = watch.recognition(loaded, card)
+    best = watch.best
+    return FinetuneResult(
+        model=model,
+        plan=plan.summary(),
+        steps=trained.steps,
+        seconds=seconds,
+        losses=trained.losses,
+        best_by=f"{watch.number} of {watch.group} classes" if best else "",
+        best_step=best["step"] if best else None,
+        evaluations=tuple(watch.evaluations),
+        recognition=recognition,
+    )
+
+
+def _say(result: FinetuneResult, progress: Progress) -> None:
+    """Tell what was gained, and what was forgotten."""
+    before, after = result.recognition.get("before"), result.recognition.get("after")
+    if not before or not after:
+        return
+    pairs = [(group, before[group].get("top1"), after[group].get("top1")) for group in after if group in before]
+    told = [f"{group} {old:.1f} -> {new:.1f} %" for group, old, new in pairs if old is not None and new is not None]
+    progress.note(f"Known boxes named right at the first guess, before and after: {'; '.join(told)}.")
+    lost = {group: old - new for group, old, new in pairs if old is not None and new is not None}
+    watched = "novel" if "novel" in lost else "all"
+    if lost.get(watched, 0) > 1:
+        progress.warn(
+            f"The model names {watched} classes worse than before ({lost[watched]:.1f} points): "
+            "finetune.blend of 0.2 to 0.5 keeps more of the start, a lower lr or fewer steps forget less."
+        )
