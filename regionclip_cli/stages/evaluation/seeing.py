@@ -63,6 +63,10 @@ class Seen:
     seconds: float
 
 
+_Part = tuple[np.ndarray, np.ndarray, np.ndarray, Named | None, np.ndarray | None]
+"""All of `Seen` but the time."""
+
+
 class Eyes:
     """A detector that is being measured.
 
@@ -96,9 +100,9 @@ class Eyes:
         else:
             parts = self._find_by_crops(ready, self.crops)
         seconds = (time.perf_counter() - start) / len(ready)
-        return [Seen(*part, seconds) for part in parts]
+        return [Seen(*part, seconds=seconds) for part in parts]
 
-    def _name(self, images: Sequence[DetectionImage], ready: Sequence[ReadyImage]) -> list[tuple]:
+    def _name(self, images: Sequence[DetectionImage], ready: Sequence[ReadyImage]) -> list[_Part]:
         """Name the objects of the annotations; every name of a box is a detection, and no box is refined."""
         boxes = [_tensor(image.boxes.boxes) for image in ready if image.boxes is not None]
         if self.crops is None:
@@ -107,7 +111,7 @@ class Eyes:
         else:
             crops = self.crops
             embeddings = [crops(_planes(image), each) for image, each in zip(ready, boxes, strict=True)]
-        parts = []
+        parts: list[_Part] = []
         for image, its_boxes, regions in zip(images, boxes, embeddings, strict=True):
             probabilities = self.model.classifier.probabilities(regions).float().cpu()  # (R, V)
             truths = torch.from_numpy(image.labels[~image.crowd])
@@ -115,7 +119,7 @@ class Eyes:
             parts.append((*self._select(its_boxes, probabilities), named, None))
         return parts
 
-    def _find(self, ready: Sequence[ReadyImage]) -> list[tuple]:
+    def _find(self, ready: Sequence[ReadyImage]) -> list[_Part]:
         """Find objects as `detect` does."""
         proposed: list[list[Proposals]] = []
         hook = self.model.proposals.register_forward_hook(lambda module, inputs, output: proposed.append(output))
@@ -125,21 +129,21 @@ class Eyes:
             )
         finally:
             hook.remove()
-        parts = []
+        parts: list[_Part] = []
         for image, sample, found in zip(ready, samples, proposed[0], strict=True):
             chosen = sample.pred_instances
             detections = (_array(chosen.bboxes), _array(chosen.scores), chosen.labels.cpu().numpy().astype(np.int64))
             parts.append((*detections, None, _array(_best_first(found, image))))
         return parts
 
-    def _find_by_crops(self, ready: Sequence[ReadyImage], crops: CropEncoder) -> list[tuple]:
+    def _find_by_crops(self, ready: Sequence[ReadyImage], crops: CropEncoder) -> list[_Part]:
         """Find boxes with the proposal network, and embed each as a picture of its own."""
         model = self.model
         given = {"inputs": [image.planes for image in ready], "data_samples": [image.sample() for image in ready]}
         data = model.data_preprocessor(given, False)
         inputs, samples = data["inputs"], data["data_samples"]
         features = model.extract_feat(inputs, samples) if model.proposals.needs_features else None
-        parts = []
+        parts: list[_Part] = []
         for image, found in zip(ready, model.proposals(inputs, samples, features), strict=True):
             boxes = _original(found.boxes, image)
             probabilities = model.classifier.probabilities(crops(_planes(image), boxes))

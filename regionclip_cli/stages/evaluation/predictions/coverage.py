@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from regionclip_cli.scoring.matching import overlap
+
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Overlaps from which on a proposal covers an object; COCO's."""
 
@@ -40,14 +42,3 @@ def cover(objects: np.ndarray, proposals: np.ndarray, limits: Sequence[int]) -> 
                 if not free.any():
                     break
     return hits
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of boxes (K, 4) and (G, 4), xyxy, as (K, G) float64."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = (high - low).clip(min=0).prod(axis=2)
-    areas = [(each[:, 2:] - each[:, :2]).clip(min=0).prod(axis=1) for each in (a, b)]
-    union = areas[0][:, None] + areas[1][None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

@@ -146,17 +146,23 @@ def _parse(text: bytes) -> Line | None:
         content = json.loads(text)
         if "error" in content:
             return Line(content["id"], *_no_detections(), error=str(content["error"]))
-        kept = {key: content.get(key) for key in ("truths", "guesses", "ranks", "hits")}
         return Line(
             image=content["id"],
             boxes=np.array(content["boxes"], np.float32).reshape(-1, 4),
             scores=np.array(content["scores"], np.float32),
             names=np.array(content["names"], np.int64),
+            truths=_whole(content.get("truths")),
+            guesses=_whole(content.get("guesses")),
+            ranks=_whole(content.get("ranks")),
+            hits=_whole(content.get("hits")),
             seconds=content.get("seconds"),
-            **{key: None if value is None else np.array(value, np.int64) for key, value in kept.items()},
         )
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _whole(values: list[Any] | None) -> np.ndarray | None:
+    return None if values is None else np.array(values, np.int64)
 
 
 def _no_detections() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
