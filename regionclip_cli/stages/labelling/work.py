@@ -72,7 +72,8 @@ def label_shards(
     """Write shards, one after the other.
 
     A batch is always the same images, wherever a run was cut off: the shard's first `batch` images, the next ones, and
-    so on. What stands in a shard depends on nothing else, so it has the same bytes from whichever process wrote it.
+    so on. What stands in a shard depends on nothing else, so it has the same bytes from whichever process wrote it;
+    between kinds of devices, or numbers of threads, networks round differently, and a last digit may be another.
 
     Args:
         plan: What to do.

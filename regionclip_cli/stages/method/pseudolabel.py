@@ -3,7 +3,7 @@
 In the paper the teacher runs along with the student. Here it may run before: what it saw is kept in shards, with the
 best concepts of each region and their probabilities, so that pretraining can distil without it. Shards are the unit
 of work. Any number of processes on any machines take their share of them in one folder, each shard has the same bytes
-whoever wrote it, and what a killed run has not finished is done again.
+whoever wrote it (on devices that round alike), and what a killed run has not finished is done again.
 """
 
 from __future__ import annotations
@@ -157,9 +157,14 @@ def _label(plan: Plan, left: Sequence[int], progress: Progress) -> Tally:
 
 
 def _check_folder(plan: Plan) -> None:
-    """Refuse a folder whose labels are of something else."""
+    """Refuse a folder whose labels are of something else, or of who knows what."""
     if (plan.folder / MANIFEST).exists():
         plan.manifest.check_same(read_manifest(plan.folder), plan.folder)
+    elif plan.begun():
+        raise UsageError(
+            f"{plan.folder} holds shards, and no {MANIFEST} that says what they are of.",
+            "Remove the shards, or choose another folder with out=...",
+        )
 
 
 def _facts(plan: Plan) -> dict[str, str]:
