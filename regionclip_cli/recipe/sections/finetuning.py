@@ -63,6 +63,10 @@ class ProposalsSection(Optimisation):
         "rpn-fpn", description="Its form; rpn-trunk stands on the features of `model.start`."
     )
     split: str | None = Field(None, description="Only boxes of the base classes of this split.")
+    sampler: Literal["uniform", "repeat-factor"] = Field(
+        "uniform", description="repeat-factor shows rare classes oftener, as for LVIS."
+    )
+    repeat_threshold: Share = Field(0.001, description="Share of images below which a class is repeated.")
     init: str | None = Field(
         None, description="File of a ResNet-50 of torchvision or timm to begin with; left out, random weights."
     )

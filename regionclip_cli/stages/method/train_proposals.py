@@ -27,7 +27,7 @@ from regionclip_cli.stages.finetuning.export import with_proposals, write_propos
 from regionclip_cli.stages.finetuning.plan import learned_classes, start_model
 from regionclip_cli.stages.finetuning.recall import proposal_recall
 from regionclip_cli.stages.progress import Progress, Silent
-from regionclip_cli.training.box_data import TrainingImages, Views, with_objects
+from regionclip_cli.training.box_data import TrainingImages, Views, repeat_factors, with_objects
 from regionclip_cli.training.imagenet_resnet import read_resnet
 from regionclip_cli.training.loop import build_runner, processes, train
 from regionclip_cli.vision.builder import load_detector
@@ -108,10 +108,12 @@ def run(
         progress.note(plan)
         model, config = build_network(recipe, settings, progress)
         views = Views(settings.short_sides, settings.max_side, settings.flip, settings.jitter, settings.canvas)
+        often = settings.sampler == "repeat-factor"
+        repeats = repeat_factors(images, settings.repeat_threshold) if often else None
         trained = train(
             build_runner(
                 model,
-                TrainingImages(images, views),
+                TrainingImages(images, views, repeats=repeats),
                 settings,
                 work_dir=folder.stage(STAGE),
                 seed=recipe.seed,
