@@ -170,7 +170,7 @@ class Scores:
             overlap: From which on an object is found: 0.5, 0.55 ... 0.95.
         """
         rows = slice(None) if names is None else self._places(names)
-        lines = self.curves.precision[self._at(overlap), :, rows, 0]
+        lines = self.curves.precision[self._at(overlap), :, :, 0][:, rows]
         having = lines[0] > -1
         return lines[:, having].mean(axis=1) if having.any() else None
 
