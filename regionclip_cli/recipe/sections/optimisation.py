@@ -27,7 +27,9 @@ class Optimisation(Section):
     warmup_factor: Share = Field(0.001, description="Where the warm-up starts, as a share of the learning rate.")
     freeze: int = Field(2, ge=0, description="Stages of the backbone that stay as they are.")
     amp: Literal["off", "bf16"] = Field("off", description="Compute in bf16 where it is safe.")
-    ema: Share | None = Field(None, description="Momentum of an average of the weights, which is what is kept then.")
+    ema: Share | None = Field(
+        None, description="Keep an average of the weights instead; the share that it keeps of itself a step, as 0.999."
+    )
     activation_checkpointing: bool = Field(False, description="Compute activations twice to save memory.")
     channels_last: bool = Field(False, description="Lay feature maps out by pixel, which some devices prefer.")
     compile: bool = Field(False, description="Compile the network with torch, which pays off in long runs on a GPU.")

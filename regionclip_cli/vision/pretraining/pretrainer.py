@@ -61,7 +61,7 @@ class RegionTextPretrainer(BaseModel):
     sample has `regions`, see `from_labels`.
 
     Args:
-        student: The detector; only what is not frozen of it is trained, and its proposals never are.
+        student: The detector; what is not frozen of its backbone is trained, and nothing else of it.
         concepts: (C, D) concept embeddings in the student's space, normalised or not.
         objectives: The losses.
         teacher: Runs along; None: samples come with labels.
@@ -89,7 +89,9 @@ class RegionTextPretrainer(BaseModel):
             )
         if objectives.image_text and texts is None:
             raise UsageError("The image-text loss needs a text encoder.", "Or set losses.image_text to 0.")
-        student.proposals.requires_grad_(False)
+        for name, part in student.named_children():
+            if name != "backbone":
+                part.requires_grad_(False)
         self.student, self.teacher, self.texts = student, teacher, texts
         self.objectives = objectives
         self.register_buffer("concepts", concepts.detach().float(), persistent=False)

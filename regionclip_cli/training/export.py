@@ -1,0 +1,61 @@
+"""The model file that pretraining writes: the one it started from, with another image tower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import safe_open
+
+from regionclip_cli.hub.model_card import ModelCard, Part, read_card
+from regionclip_cli.hub.model_file import write_model
+from regionclip_cli.vision.builder import PROPOSALS, STUDENT, TEACHER, detector_tensors
+from regionclip_cli.vision.detector import OpenVocabularyDetector
+
+_MOVED = (
+    "Its proposal head was trained on the features that the image tower had before: `regionclip train-proposals` "
+    "trains it again."
+)
+
+
+def write_pretrained(
+    path: Path, detector: OpenVocabularyDetector, start: Path, *, name: str, temperature: float, proposals: Path
+) -> ModelCard:
+    """Write a pretrained detector that `detect --model` takes directly, and return its card.
+
+    The text tower and all heads stay as they are in the file `start`; a teacher in it is left out. Trained tensors are
+    written in float32.
+
+    Args:
+        path: Where it goes.
+        detector: With the trained backbone.
+        start: The model file that training started from.
+        name: What the new model is called.
+        temperature: That of the losses, at which its probabilities mean something.
+        proposals: The file whose proposal network the detector has.
+
+    Raises:
+        OutputError: The disk refuses; nothing is left behind.
+    """
+    before = read_card(start)
+    found = read_card(proposals).proposals
+    parts: list[Part] = [part for part in before.parts if part not in ("teacher", "proposals")]
+    parts += ["proposals"] if found else []
+    moved = (found or {}).get("type") == "rpn-trunk"
+    card = before.model_copy(
+        update={
+            "name": name,
+            "parts": tuple(parts),
+            "teacher": None,
+            "proposals": found,
+            "temperature": temperature,
+            "conf": before.conf if temperature == before.temperature else None,
+            "source": f"Pretrained on named regions, from {before.name}.",
+            "notes": _MOVED if moved else "",
+        }
+    )
+    with safe_open(start, framework="pt", device="cpu") as file:
+        left_out = (STUDENT, TEACHER, PROPOSALS)
+        kept = {key: file.get_tensor(key) for key in sorted(file.keys()) if not key.startswith(left_out)}
+    trained = {key: value for key, value in detector_tensors(detector).items() if key.startswith((STUDENT, PROPOSALS))}
+    write_model(path, card, kept | trained)
+    return card
