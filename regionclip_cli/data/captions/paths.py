@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from pathlib import Path
 from regionclip_cli.errors import InputError, MissingError, UsageError, did_you_mean
 
 MOST_FILES = 1_000_000
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".tsv": "tsv", ".tar": "webdataset", ".txt": "text"}
+"""Forms of captions that the name of a file tells."""
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -54,6 +57,41 @@ def numbered(text: str) -> list[str]:
         raise UsageError(f"{text} stands for {total:,} files, more than {MOST_FILES:,}.")
     numbers = ([f"{n:0{width}}" for n in range(first, last + 1)] for first, last, width in counts)
     return ["".join(_interleave(pieces[0::3], chosen)) for chosen in product(*numbers)]
+
+
+def guess_form(text: str) -> str:
+    """Return the form of a caption file: by its name and, where that leaves it open, by how it begins.
+
+    Args:
+        text: A path, glob or numbered range; of several files the first tells.
+
+    Raises:
+        MissingError: There is no such file.
+        UsageError: It is of no form that is known.
+    """
+    path = expand([text])[0]
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix in SUFFIXES:
+        return "tsv" if path.is_dir() else SUFFIXES[suffix]
+    try:
+        with path.open("rb") as file:
+            head = file.read(1 << 12)
+    except OSError as err:
+        raise UsageError(f"{path} cannot be read: {err.strerror or err}.") from err
+    line, line_end, _ = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
+    if head[257:262] == b"ustar":
+        return "webdataset"
+    if b"\0" in head:
+        raise UsageError(f"{path} is no file of captions.", f"Known are {', '.join(SUFFIXES)} and COCO's .json.")
+    if not line.startswith((b"{", b"[")):
+        return "tsv" if b"\t" in line else "text"
+    try:
+        record = json.loads(line)
+    except ValueError:
+        # A line that goes on: all of COCO's file may be one, and so may a record with very many captions.
+        goes_on = not line_end and b'"caption' in line and b'"annotations"' not in line and b'"info"' not in line
+        record = {"caption": ""} if goes_on else {}
+    return "jsonl" if isinstance(record, dict) and {"caption", "captions"} & set(record) else "coco-captions"
 
 
 def fingerprint(files: Sequence[Path], *more: object) -> str:

@@ -20,4 +20,5 @@ class ConceptsSection(Section):
     add: tuple[str, ...] = Field((), description="Concepts to have in any case.")
     drop: tuple[str, ...] = Field((), description="Concepts to leave out.")
     templates: str | None = Field(None, description="Prompt templates; left out, the model's own.")
+    workers: int = Field(0, ge=0, description="Processes that look for nouns; 0 does it in this one.")
     names_only: bool = Field(False, description="Write the list of nouns and no embeddings.")
