@@ -170,7 +170,8 @@ class _Reader:
             except json.JSONDecodeError as err:
                 if len(self.text) - self.at < LONGEST and self.more():
                     continue
-                raise self.trouble(err.msg, cut=self.whole and err.pos >= len(self.text.rstrip()) - 1) from err
+                at_end = err.pos >= len(self.text.rstrip()) - 1 or err.msg.startswith("Unterminated")
+                raise self.trouble(err.msg, cut=self.whole and at_end) from err
             except RecursionError as err:
                 raise self.trouble("lists too deep in each other") from err
             if self.whole or len(self.text) - end >= _MARGIN:

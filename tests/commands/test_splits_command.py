@@ -1,0 +1,48 @@
+"""`regionclip splits`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from annotation_toys import content, write
+from typer.testing import CliRunner
+
+from regionclip_cli.commands.method.splits import app
+from regionclip_cli.console import Console
+from regionclip_cli.errors import UsageError
+
+
+def run(*words: str) -> tuple[str, str]:
+    """Return what the command says on stdout and stderr."""
+    result = CliRunner().invoke(app, words, obj=Console(), catch_exceptions=False, standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout, result.stderr
+
+
+def test_splits_are_listed() -> None:
+    out, _ = run("ls")
+    assert "coco-48-17" in out
+    assert "866" in out
+
+
+def test_splits_are_listed_as_json() -> None:
+    coco, lvis = map(json.loads, run("ls", "--json")[0].splitlines())
+    assert coco["name"] == "coco-48-17"
+    assert (len(coco["base"]), len(coco["novel"])) == (48, 17)
+    assert (len(lvis["base"]), len(lvis["novel"])) == (866, 337)
+
+
+def test_files_are_cut_and_named(tmp_path: Path) -> None:
+    split = write(tmp_path / "mine.json", {"base": ["dog", "cat"], "novel": ["tea kettle"]})
+    source = write(tmp_path / "boxes.json", content())
+    out, err = run("cut", str(split), "--annotations", str(source), "--out", str(tmp_path / "new"))
+    assert [Path(line).name for line in out.splitlines()] == ["boxes_all.json", "boxes_b.json", "boxes_t.json"]
+    assert all(Path(line).is_file() for line in out.splitlines())
+    assert "2 classes, 2 images, 2 boxes" in err
+    with pytest.raises(UsageError, match="exists already"):
+        run("cut", str(split), "--annotations", str(source), "--out", str(tmp_path / "new"))
+    told = run("cut", str(split), "--annotations", str(source), "--out", str(tmp_path / "other"), "--json")[0]
+    assert [json.loads(line)["images"] for line in told.splitlines()] == [2, 2, 1]
