@@ -40,9 +40,28 @@ BUILT_IN = (
         "recipes", "regionclip_cli.commands.method.recipes:app", "List, show, check, explain, copy and run recipes."
     ),
     BuiltIn(
+        "concepts", "regionclip_cli.commands.method.concepts:concepts", "Mine concepts from captions and embed them."
+    ),
+    BuiltIn(
         "pseudolabel",
         "regionclip_cli.commands.method.pseudolabel:pseudolabel",
         "Let a teacher name the regions of every image.",
+    ),
+    BuiltIn(
+        "pretrain", "regionclip_cli.commands.method.pretrain:pretrain", "Train a model on named regions and captions."
+    ),
+    BuiltIn(
+        "train-proposals",
+        "regionclip_cli.commands.method.train_proposals:train_proposals",
+        "Train a network that finds boxes and does not name them.",
+    ),
+    BuiltIn(
+        "finetune", "regionclip_cli.commands.method.finetune:finetune", "Train a detector on boxes of base classes."
+    ),
+    BuiltIn(
+        "evaluate",
+        "regionclip_cli.commands.method.evaluate:evaluate",
+        "Measure a model where it is known what is on the images.",
     ),
     BuiltIn(
         "splits", "regionclip_cli.commands.method.splits:app", "List base and novel classes, and cut annotation files."

@@ -35,7 +35,22 @@ BUILT_IN: Mapping[str, str] = {
 }
 """Where this package keeps its own specs: dotted location of a mapping from name to spec, imported on demand."""
 RESERVED: Mapping[str, frozenset[str]] = {
-    "commands": frozenset({"detect", "doctor", "models", "plugins", "pseudolabel", "recipes", "splits"})
+    "commands": frozenset(
+        {
+            "concepts",
+            "detect",
+            "doctor",
+            "evaluate",
+            "finetune",
+            "models",
+            "plugins",
+            "pretrain",
+            "pseudolabel",
+            "recipes",
+            "splits",
+            "train-proposals",
+        }
+    )
 }
 """Names that are taken although no mapping holds them: the subcommands of this package."""
 
