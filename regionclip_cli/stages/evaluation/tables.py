@@ -52,8 +52,9 @@ def result_table(measured: Sequence[Mapping[str, Any]]) -> tuple[list[str], list
     """Return headings and rows: a measurement a row, or base, novel and all below one another where it has a split."""
     rows: list[tuple[str, str, Mapping[str, Any]]] = []
     for each in measured:
-        groups = [key for key in GROUPS if key in each]
-        rows += [(each["name"], key, each[key]) for key in groups] or [(each["name"], "all", each)]
+        # What is told of the whole set alone, such as recall of proposals, stands beside all classes.
+        for key in (key for key in GROUPS if key in each or key == "all"):
+            rows.append((each["name"], key, {**each, **each.get(key, {})} if key == "all" else each[key]))
     keys = [key for key in NUMBERS if any(_is_number(row[2].get(key)) for row in rows)]
     table = [
         [name, group, numbers.get("classes"), *(_shown(numbers.get(key)) for key in keys)]
