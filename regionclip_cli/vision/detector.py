@@ -14,6 +14,7 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from regionclip_cli.registry import MODELS
 from regionclip_cli.vision import roi_training
@@ -92,6 +93,17 @@ class OpenVocabularyDetector(BaseDetector):
         if mask and self.mask_head is None:
             self.mask_head = RegionMaskHead(_map_channels(self.backbone))
 
+    def checkpoint_activations(self) -> None:
+        """Compute what lies inside trunk and pool twice while training, and keep only what goes in and out."""
+        self.region_encoder.checkpointing = True
+
+    def compile(self, *_: Any, **__: Any) -> None:
+        """Compile trunk and pool, where nearly all time is spent; sizes may vary."""
+        backbone: Any = self.backbone
+        backbone.trunk = torch.compile(backbone.trunk, dynamic=True)
+        backbone.pool = torch.compile(backbone.pool, dynamic=True)
+        self.region_encoder.path = "plain"
+
     def set_concepts(self, embeddings: Tensor, groups: Tensor | None = None, num_classes: int | None = None) -> None:
         """Choose what to look for from now on; arguments as `ConceptClassifier.set_concepts`."""
         self.classifier.set_concepts(embeddings, groups, num_classes)
@@ -128,6 +140,8 @@ class OpenVocabularyDetector(BaseDetector):
             height, width = sample.img_shape[:2]
             image[:, height:] = 0
             image[:, :, width:] = 0
+        if self.region_encoder.checkpointing and torch.is_grad_enabled():
+            return checkpoint(self.backbone.trunk, normal, use_reentrant=False)
         return self.backbone.trunk(normal)
 
     def propose(self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor) -> list[Proposals]:

@@ -80,6 +80,26 @@ def test_mixed_precision_trains_too():
     assert all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("mask_head", [False, True])
+def test_computing_activations_twice_changes_no_gradient(mask_head):
+    from mmdet.structures.mask import BitmapMasks
+
+    sample = annotated([[5, 5, 40, 40]], [1])
+    sample.gt_instances.masks = BitmapMasks(np.ones((1, 64, 96), np.uint8), 64, 96)
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 255
+    gradients = []
+    for twice in (False, True):
+        detector = build_detector(box_head=True, mask_head=mask_head).train()
+        if twice:
+            detector.checkpoint_activations()
+        torch.manual_seed(2)
+        detector.parse_losses(detector(image, [sample], mode="loss"))[0].backward()
+        gradients.append({name: p.grad for name, p in detector.named_parameters() if p.grad is not None})
+    assert set(gradients[0]) == set(gradients[1])
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
 def test_boxes_from_outside_train_without_a_proposal_loss():
     detector = build_detector(
         proposals={"type": "grid"}, train_cfg={"loss": "weighted", "background_weight": 0.8}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops import roi_align
 
 from regionclip_cli.vision.backbones.base import Backbone, Grid, RegionPlan
@@ -34,6 +35,7 @@ class RegionEncoder(nn.Module):
         self._backbone = (backbone,)
         self.chunk = chunk
         self.path = path
+        self.checkpointing = False
 
     @property
     def backbone(self) -> Backbone:
@@ -61,7 +63,7 @@ class RegionEncoder(nn.Module):
                 for grid, cells in zip(plan.grids, maps, strict=True):
                     cut = self._cut_separably if separable else self._cut
                     cuts.append(cut(grid, cells[image], some).to(features.dtype))
-                embeddings.append(plan.pool(*cuts).float())
+                embeddings.append(self._run(plan.pool, *cuts).float())
         return torch.cat(embeddings) if embeddings else features.new_zeros(0, self.backbone.embed_dim).float()
 
     def maps(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
@@ -79,7 +81,7 @@ class RegionEncoder(nn.Module):
         """
         grid, cells = Grid(features, self.backbone.pool_size), features.float()
         parts = [
-            self.backbone.region_maps(self._cut(grid, cells[image], some).to(features.dtype))
+            self._run(self.backbone.region_maps, self._cut(grid, cells[image], some).to(features.dtype))
             for image, image_boxes in enumerate(boxes)
             for some in image_boxes.detach().split(self.chunk)
             if len(some)
@@ -87,6 +89,12 @@ class RegionEncoder(nn.Module):
         if not parts:
             raise ValueError("There must be a box to cut out.")
         return torch.cat(parts)
+
+    def _run(self, late: Callable[..., Tensor], *cuts: Tensor) -> Tensor:
+        """Run the late stages; with `checkpointing` they run again for the gradient, and nothing inside is kept."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(late, *cuts, use_reentrant=False)  # type: ignore[no-any-return]
+        return late(*cuts)
 
     def _separable(self, features: Tensor) -> bool:
         """Whether RoIAlign is done as a weighted sum: on a CPU, where nothing is to be differentiated."""
