@@ -93,7 +93,7 @@ class RegionEncoder(nn.Module):
     def _run(self, late: Callable[..., Tensor], *cuts: Tensor) -> Tensor:
         """Run the late stages; with `checkpointing` they run again for the gradient, and nothing inside is kept."""
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(late, *cuts, use_reentrant=False)  # type: ignore[no-any-return]
+            return checkpoint(late, *cuts, use_reentrant=False)
         return late(*cuts)
 
     def _separable(self, features: Tensor) -> bool:
