@@ -31,8 +31,9 @@ POOL, WORK = "What is a concept", "How to work"
 def _flag(field: str, *names: str, panel: str = POOL, **more: Any) -> Any:
     """Return the option of a settings field, with its sentence and its default as help."""
     default = fields.default(ConceptsSection, field)
-    shown = {"show_default": str(default)} if default not in (None, (), False) else {}
-    return typer.Option(*names, help=fields.describe(ConceptsSection, field), rich_help_panel=panel, **shown, **more)
+    said = f" Left out with --captions: {default}." if default not in (None, (), False) else ""
+    help_text = fields.describe(ConceptsSection, field) + said
+    return typer.Option(*names, help=help_text, rich_help_panel=panel, **more)
 
 
 def concepts(

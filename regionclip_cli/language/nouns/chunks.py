@@ -90,7 +90,10 @@ def _is_part(word: str, tag: str, before: str, after: str, inside: bool) -> bool
 
 
 def _describes(words: Sequence[str], tags: Sequence[str], at: int) -> bool:
-    """Say whether the run of nouns that ends before `at` stands there for another noun or for a manner."""
+    """Say whether the run of nouns that ends before `at` only describes: an owner, a covering, a manner."""
+    after = tags[at + 1] if at + 1 < len(words) else ""
+    if tags[at] == "POS" or (words[at] == "'s" and after in NOUN_TAGS):
+        return True
     hyphen = words[at] == "-"
     at += hyphen
     if at >= len(words):

@@ -31,14 +31,18 @@ class ConceptPool:
         """Return the concepts."""
         return tuple(name for name, _ in self.counted)
 
+    def text(self) -> str:
+        """Return `noun,count` a line, the form of the official noun lists."""
+        return "".join(f"{name},{count}\n" for name, count in self.counted)
+
     def write(self, path: Path) -> None:
-        """Write `noun,count` a line, the form of the official noun lists.
+        """Write the list.
 
         Raises:
             OutputError: The disk refuses.
         """
         with whole_file(path) as part:
-            part.write_text("".join(f"{name},{count}\n" for name, count in self.counted), encoding="utf-8")
+            part.write_text(self.text(), encoding="utf-8")
 
 
 def choose_concepts(

@@ -55,7 +55,8 @@ class ConceptsResult:
         """Return one sentence or two for a person."""
         said = (
             f"{self.concepts:,} concepts of {self.distinct:,} different nouns in {self.captions:,} captions, "
-            f"named {self.min_count:,} times or more (the paper's pool: {PAPER_POOL:,} from COCO, at {PAPER_MIN_COUNT})."
+            f"named {self.min_count:,} times or more "
+            f"(the paper's pool: {PAPER_POOL:,} from COCO, at {PAPER_MIN_COUNT})."
         )
         return f"{said} Names are in {self.nouns}" + (f", embeddings in {self.bank}." if self.bank else ".")
 
@@ -90,8 +91,9 @@ class ConceptsPlan:
         """Return it as sentences."""
         embedded = f"{self.model} would embed them, {self.prompts} prompts each. " if self.model else ""
         return (
-            f"Would read {'; '.join(self.sources)} ({self.bytes / 1e6:,.1f} MB), count nouns with {self.parser} and keep "
-            f"those named {self.min_count:,} times or more. {embedded}Would write {', '.join(map(str, self.writes))}."
+            f"Would read {'; '.join(self.sources)} ({self.bytes / 1e6:,.1f} MB), count nouns with {self.parser} "
+            f"and keep those named {self.min_count:,} times or more. {embedded}"
+            f"Would write {', '.join(map(str, self.writes))}."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def mine_files(
         recipe: As for `run`; made in memory, its `out` counts for nothing.
         out: A .safetensors file. For names alone it may be a .csv file, which is the list then.
         progress: Told what is going on.
-        resume: Replace what is there.
+        resume: Go on where the names are written and the bank is not; the names must come out the same.
         dry_run: Only say what would be done.
 
     Raises:
@@ -152,10 +154,13 @@ def mine_files(
         )
     check_folder(out.parent)
     taken = next((path for path in (bank, nouns) if path is not None and path.exists()), None)
-    if taken is not None and not resume:
-        raise UsageError(f"{taken} is there already.", "Choose another --out, or replace it with --resume.")
+    if taken is not None and (taken == bank or not resume):
+        hint = "Choose another --out" + ("." if taken == bank else ", or go on with --resume where it was cut off.")
+        raise UsageError(f"{taken} is there already.", hint)
     plan, encoder = _prepare(recipe, section, nouns, bank)
-    return plan if dry_run else _mine(recipe, section, encoder, nouns, bank, progress or Silent())
+    if dry_run:
+        return plan
+    return _mine(recipe, section, encoder, nouns, bank, progress or Silent(), same=taken is not None)
 
 
 def _section(recipe: Recipe) -> ConceptsSection:
@@ -193,8 +198,12 @@ def _mine(
     nouns: Path,
     bank: Path | None,
     progress: Progress,
+    same: bool = False,
 ) -> ConceptsResult:
-    """Count, choose, write the names, embed them, write the bank."""
+    """Count, choose, write the names, embed them, write the bank.
+
+    With `same`, the names are there already and must be these.
+    """
     progress.start("Reading captions", None, "captions")
     counts = count_nouns(
         stream_captions(recipe.data.caption_sources()), section.parser, section.workers, progress.advance
@@ -203,6 +212,10 @@ def _mine(
     pool = choose_concepts(counts.nouns, section.min_count, section.max_concepts, section.add, section.drop)
     if pool.not_found:
         progress.note(f"Not in the captions, so not dropped: {', '.join(pool.not_found[:SHOWN])}.")
+    if same and nouns.read_text(encoding="utf-8") != pool.text():
+        raise UsageError(
+            f"{nouns} lists other concepts than these captions and settings give.", "Choose another --out."
+        )
     pool.write(nouns)
     if bank is not None and encoder is not None:
         _embed(pool, section.templates, encoder, progress).save(bank)
