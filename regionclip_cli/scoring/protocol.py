@@ -37,7 +37,6 @@ class Curves:
         limits: (M,) detections that count: of an image and class (COCO), or of an image (LVIS).
         precision: (T, P, C, A) at the last limit: the best precision at that recall or a higher one.
         recall: (T, C, A, M) the share of objects that is found.
-        threshold: (P, C) the score at which that recall is reached at overlap 0.5.
     """
 
     overlaps: np.ndarray
@@ -46,7 +45,6 @@ class Curves:
     limits: tuple[int, ...]
     precision: np.ndarray
     recall: np.ndarray
-    threshold: np.ndarray
 
 
 def measure_curves(truth: DetectionSet, found: Detections, limits: tuple[int, ...]) -> Curves:
@@ -62,7 +60,6 @@ def measure_curves(truth: DetectionSet, found: Detections, limits: tuple[int, ..
     count = len(truth.classes)
     precision = np.full((len(overlaps), len(recalls), count, len(AREAS)), -1.0)
     recall = np.full((len(overlaps), count, len(AREAS), len(limits)), -1.0)
-    threshold = np.full((len(recalls), count), -1.0)
     rows = _Rows(truth, found)
     for classes in rows.portions():
         judge = COCOeval_faster(
@@ -74,8 +71,7 @@ def measure_curves(truth: DetectionSet, found: Detections, limits: tuple[int, ..
         judge.accumulate()
         precision[:, :, classes] = judge.eval["precision"][..., -1]
         recall[:, classes] = judge.eval["recall"]
-        threshold[:, classes] = judge.eval["scores"][0, :, :, 0, -1]
-    return Curves(overlaps, recalls, AREAS, limits, precision, recall, threshold)
+    return Curves(overlaps, recalls, AREAS, limits, precision, recall)
 
 
 class _Rows:

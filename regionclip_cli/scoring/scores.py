@@ -61,25 +61,6 @@ class PhotoScore:
     score: float
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """What the objects of one class were called.
-
-    Attributes:
-        name: The class.
-        objects: How many it has.
-        right: How many were called so.
-        missed: How many no detection is about.
-        wrong: Other names and how often each was given, most often first.
-    """
-
-    name: str
-    objects: int
-    right: int
-    missed: int
-    wrong: tuple[tuple[str, int], ...]
-
-
 @dataclass(frozen=True, eq=False)
 class Scores:
     """What a measurement came to.
@@ -174,17 +155,6 @@ class Scores:
         having = lines[0] > -1
         return lines[:, having].mean(axis=1) if having.any() else None
 
-    def confusions(self, count: int = 10, names: int = 3) -> list[Confusion]:
-        """Return what the objects of the worst classes (lowest AP50, of these the ones with most objects) were called.
-
-        Args:
-            count: How many classes.
-            names: How many wrong names of each.
-        """
-        having = [(score.AP50, -score.objects, place) for place, score in enumerate(self.per_class) if score.objects]
-        worst = sorted((ap or 0.0, objects, place) for ap, objects, place in having)[:count]
-        return [self._confusion(place, names) for _, _, place in worst]
-
     def worst_photos(self, count: int = 20) -> list[PhotoScore]:
         """Return the photos that went worst, the worst first; of equals the one with most objects."""
         c = self.truth.columns
@@ -202,19 +172,6 @@ class Scores:
             )
             for place in worst
         ]
-
-    def _confusion(self, place: int, names: int) -> Confusion:
-        row, classes = self.confusion[place], self.truth.classes
-        others = row[:-1].copy()
-        others[place] = 0
-        most = [int(other) for other in np.argsort(-others, kind="stable")[:names] if others[other]]
-        return Confusion(
-            name=classes[place],
-            objects=int(row.sum()),
-            right=int(row[place]),
-            missed=int(row[-1]),
-            wrong=tuple((classes[other], int(others[other])) for other in most),
-        )
 
     def _group(self, place: int) -> str:
         name = self.truth.classes[place]

@@ -65,7 +65,6 @@ def test_a_set_without_any_object_has_no_numbers(tmp_path: Path) -> None:
     scores = score_detections(truth, PERFECT)
     assert set(scores.summary().values()) == {None}
     assert scores.worst_photos() == []
-    assert scores.confusions() == []
     assert scores.curve() is None
     with pytest.raises(UsageError, match="no image to score"):
         score_detections(open_content(tmp_path / "none.json", {**empty, "images": []}), {})
@@ -143,12 +142,6 @@ def test_confusions_say_what_objects_were_called(truth: DetectionSet) -> None:
     swapped = {7: found((KETTLE, 0.9, 2), (KETTLE, 0.3, 1), ([51, 10, 70, 30], 0.5, 2), ([0, 0, 5, 5], 0.99, 0))}
     scores = score_detections(truth, swapped)
     assert scores.confusion.tolist() == [[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    worst = scores.confusions()
-    assert [(each.name, each.right, each.missed, each.wrong) for each in worst] == [
-        ("Cat", 0, 0, (("dog", 1),)),
-        ("tea kettle", 0, 0, (("dog", 1),)),
-    ]
-    assert [each.name for each in scores.confusions(count=1)] == ["Cat"]
 
 
 def test_the_worst_photos_come_first(tmp_path: Path) -> None:
