@@ -39,6 +39,8 @@ MADE_OF_ING = frozenset(
 """Words in -ing that name a thing; after another noun, all others tell what that noun does."""
 WEARING = frozenset("capped coated colored coloured covered dusted filled lined packed shaped sized topped".split())
 """`snow covered slope`: the noun before one of these describes the one after, and heads nothing itself."""
+OWNED = frozenset({*NOUN_TAGS, "AJ0", "AJS", "ORD", "ZZ0", "UNC"})
+"""What follows 's when it is no short `is`; the owner before it heads no noun chunk."""
 _GENERIC = frozenset({"lot", "lots"})
 _NEVER = frozenset({"other", "etc"})
 
@@ -92,7 +94,7 @@ def _is_part(word: str, tag: str, before: str, after: str, inside: bool) -> bool
 def _describes(words: Sequence[str], tags: Sequence[str], at: int) -> bool:
     """Say whether the run of nouns that ends before `at` only describes: an owner, a covering, a manner."""
     after = tags[at + 1] if at + 1 < len(words) else ""
-    if tags[at] == "POS" or (words[at] == "'s" and after in NOUN_TAGS):
+    if words[at] == "'s" and (tags[at] == "POS" or after in OWNED):
         return True
     hyphen = words[at] == "-"
     at += hyphen
