@@ -101,6 +101,7 @@ def test_damage_is_told_or_does_no_harm(tmp_path: Path, at: int, value: int, cut
     raw[at] = value
     path = tmp_path / "damaged.tar"
     path.write_bytes(bytes(raw[: cut or len(raw)]))
+    sentence = ""
     try:
         found = [pair.read() for pair in pairs_of("webdataset", path)]
     except UsageError as err:
