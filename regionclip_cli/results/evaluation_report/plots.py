@@ -33,7 +33,10 @@ def confusion_plot(confusion: Confusion) -> str:
     rows, columns = confusion.counts.shape
     figure, axes = _figure(2.4 + 0.42 * columns, 1.6 + 0.3 * rows)
     totals = confusion.counts.sum(axis=1, keepdims=True).clip(min=1)
-    axes.imshow(confusion.counts / totals, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    # Cells with their centres at whole numbers; an image would be pixels in the SVG.
+    edges = [[place - 0.5 for place in range(count + 1)] for count in (columns, rows)]
+    axes.pcolormesh(*edges, confusion.counts / totals, cmap="Blues", vmin=0, vmax=1)
+    axes.invert_yaxis()
     for row in range(rows):
         for column in range(columns):
             count = int(confusion.counts[row, column])

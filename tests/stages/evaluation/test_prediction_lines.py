@@ -49,11 +49,11 @@ def test_every_float32_comes_back(rows: np.ndarray, folder: Path, truth: Detecti
 
 
 def test_a_second_run_is_refused_unless_it_resumes(tmp_path: Path, truth: DetectionSet) -> None:
+    kept = Predictions(tmp_path)
+    kept.write(truth[0], line(1))
+    kept.close()
     with pytest.raises(UsageError, match="holds the predictions of another run") as told:
-        for _ in range(2):
-            kept = Predictions(tmp_path)
-            kept.write(truth[0], line(1))
-            kept.close()
+        Predictions(tmp_path)
     assert "--resume" in told.value.hint
     again = Predictions(tmp_path, resume=True)
     assert again.finished == again.images() == {1}
