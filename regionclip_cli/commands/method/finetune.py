@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from regionclip_cli.commands.method.recipe_arguments import (
+from regionclip_cli.commands.recipe_arguments import (
     DeviceOption,
     DryRunFlag,
     JsonFlag,
@@ -47,6 +47,8 @@ def finetune(
     from regionclip_cli.stages.method.finetune import run
 
     result = run(chosen, run_progress(console), resume=resume, dry_run=dry_run)
+    if not result.plan:  # one of several processes, and not the one that speaks
+        return ExitCode.OK
     if as_json:
         console.json(result.to_json())
     elif result.evaluations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from regionclip_cli.commands.method.recipe_arguments import (
+from regionclip_cli.commands.recipe_arguments import (
     DeviceOption,
     DryRunFlag,
     JsonFlag,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from regionclip_cli.commands.method.recipe_arguments import (
+from regionclip_cli.commands.recipe_arguments import (
     DeviceOption,
     DryRunFlag,
     JsonFlag,
