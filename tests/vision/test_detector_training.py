@@ -70,6 +70,15 @@ def test_losses_reach_every_part_that_is_trained():
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in detector.proposals.parameters())
 
 
+@pytest.mark.parametrize("family", ["resnet", "timm", "vit"])
+def test_every_weight_that_is_trained_has_a_gradient(family):
+    """Several processes average gradients, and wait for ever for one that does not come."""
+    detector = build_detector(family, box_head=True, freeze=1).train()
+    losses = detector(torch.rand(1, 3, 64, 96) * 255, [annotated([[5, 5, 40, 40]], [1])], mode="loss")
+    detector.parse_losses(losses)[0].backward()
+    assert [name for name, p in detector.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
 def test_mixed_precision_trains_too():
     detector = build_detector(box_head=True).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -40,7 +40,7 @@ class FinetuneResult:
 
     Attributes:
         model: The detector that was written; None with a dry run, and in all processes but the first.
-        plan: What was learned from what, in a sentence.
+        plan: What was learned from what, in a sentence; empty in all processes but the first.
         steps: Optimiser steps behind it.
         seconds: How long this run took.
         losses: Means over the last steps that were logged.
@@ -137,7 +137,7 @@ def run(
         )
         record.count(steps=trained.steps, images=len(plan.train), classes=len(plan.train.classes))
         if not first:
-            return FinetuneResult(None, plan.summary(), trained.steps, time.monotonic() - began)
+            return FinetuneResult(None, "", trained.steps, time.monotonic() - began)
         model = _write(folder, watch, detector, exporter, plan, start)
         result = _conclude(model, plan, watch, trained, device, time.monotonic() - began)
         _say(result, progress)

@@ -44,7 +44,7 @@ class ProposalsResult:
 
     Attributes:
         model: The file that was written; None with a dry run, and in all processes but the first.
-        plan: What was learned from what, in a sentence.
+        plan: What was learned from what, in a sentence; empty in all processes but the first.
         steps: Optimiser steps behind it.
         seconds: How long this run took.
         losses: Means over the last steps that were logged.
@@ -124,7 +124,7 @@ def run(
         )
         record.count(steps=trained.steps, images=len(images))
         if processes.rank():
-            return ProposalsResult(None, plan, trained.steps, time.monotonic() - began)
+            return ProposalsResult(None, "", trained.steps, time.monotonic() - began)
         path, state = folder.model(STAGE), model.source.state_dict()
         source = f"Trained on {Path(images.name).name}, {len(images.classes)} classes."
         if settings.network == ON_TRUNK:

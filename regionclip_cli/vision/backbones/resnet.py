@@ -53,6 +53,9 @@ class ClipResNet(Backbone):
             mean=mean,
             std=std,
         )
+        # It shifts all logits of a query alike and vanishes in the softmax. `one_query_attention` leaves it out, and
+        # training in several processes does not bear a trained weight without a gradient.
+        visual.attnpool.k_proj.bias.requires_grad_(False)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Return the output of `layer3`: normalised images (B, 3, H, W) -> (B, channels, ~H/16, ~W/16)."""
