@@ -163,8 +163,8 @@ def test_run_hands_everything_to_the_pipeline(
     assert "concepts" in out
     assert [(a["steps"], a["device"], a["resume"], a["force"], a["dry_run"]) for a in asked] == [
         (3, "cpu", False, True, False),
-        (20, "auto", True, False, False),
-        (20, "auto", False, False, True),
+        (16, "auto", True, False, False),
+        (16, "auto", False, False, True),
     ]
 
 

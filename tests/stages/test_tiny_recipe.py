@@ -1,0 +1,63 @@
+"""The recipe `tiny`, cut down further: three real stages with the model in the package, held to losses seen before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from regionclip_cli.recipe.loading import load_recipe
+from regionclip_cli.stages.method import pipeline
+from regionclip_cli.stages.progress import Silent
+
+SMALLER = (
+    "data.captions.0.limit=6",
+    "pseudolabel.regions=8",
+    "pretrain.regions=8",
+    "pretrain.steps=4",
+    "pretrain.milestones=[3]",
+    "pretrain.log_every=1",
+    "pretrain.checkpoint_every=4",
+)
+LOSSES = (
+    {"loss_region_text": 1.08365, "loss_distill": 0.758024, "loss_image_text": 2.9896},
+    {"loss_region_text": 0.687873, "loss_distill": 0.274671, "loss_image_text": 1.79836},
+    {"loss_region_text": 1.72145, "loss_distill": 1.31915, "loss_image_text": 3.9562},
+    {"loss_region_text": 0.568305, "loss_distill": 0.164969, "loss_image_text": 3.15582},
+)
+"""Of each step. A change that is not about rounding changes them by more than the tolerance below."""
+
+
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: sums are in one order then, and a busy machine does not make threads wait in circles."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.timeout(600)  # 20 s of one idle core
+@pytest.mark.usefixtures("_one_thread")
+def test_the_three_stages_of_the_tiny_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("tiny", SMALLER)
+    result = pipeline.run(recipe, Silent())
+    assert [(stage.stage, stage.state) for stage in result.stages] == [
+        ("concepts", "done"),
+        ("pseudolabel", "done"),
+        ("pretrain", "done"),
+    ]
+    assert {"circle", "cat", "cup", "spoon"} <= {
+        line.partition(",")[0] for line in Path("runs/tiny/nouns.csv").read_text().splitlines()
+    }
+    rows = [json.loads(line) for line in Path("runs/tiny/pretrain/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    for row, expected in zip(rows, LOSSES, strict=True):
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=0.03), row["step"]
+    assert Path("runs/tiny/pretrain/model.safetensors").stat().st_size > 10e6
+    again = pipeline.run(recipe, Silent())
+    assert [stage.state for stage in again.stages] == ["unchanged"] * 3
