@@ -53,6 +53,8 @@ def evaluate(
     scoring: Annotated[Literal["default", "official"] | None, _flag("scoring", "--scoring", panel=MODEL)] = None,
     crops: Annotated[bool | None, _flag("crops", "--crops", panel=MODEL)] = None,
     predictions: Annotated[str | None, _flag("predictions", "--predictions", panel=MODEL)] = None,
+    conf: Annotated[float | None, _flag("conf", "--conf", panel=MODEL)] = None,
+    max_dets: Annotated[int | None, _flag("max_dets", "--max-dets", panel=MODEL)] = None,
     short_side: Annotated[int | None, _flag("short_side", "--short-side", panel=MODEL)] = None,
     batch: Annotated[int | None, _flag("batch", "--batch", panel=WORK)] = None,
     dtype: Annotated[Literal["auto", "fp32", "bf16"] | None, _flag("dtype", "--dtype", panel=WORK)] = None,
