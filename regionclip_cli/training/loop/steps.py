@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,7 +99,10 @@ class StepLoop(BaseLoop):
     def _sentences(self) -> Iterator[None]:
         """Tell what ended a training, and what it can go on from."""
         try:
-            yield
+            with warnings.catch_warnings():
+                # DDP's advice about speed, for weights of depthwise convolutions, whose strides mean nothing.
+                warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+                yield
         except NotFiniteError as err:
             raise RegionClipError(self._not_finite(), self._go_on("Try a lower learning rate.")) from err
         except RuntimeError as err:

@@ -21,7 +21,7 @@ FOLDABLE = (ClipResNet, TimmTower)
 """Families in which every batch norm follows a convolution, as `folded_copy` takes it."""
 
 ROUNDING = 0.01
-"""A box that reaches into a pixel by less than this share of it, as boxes do that were scaled and back, leaves it out."""
+"""A box that reaches into a pixel by less than this share of it, as scaled boxes do, leaves the pixel out."""
 
 
 class CropEncoder(nn.Module):
