@@ -22,3 +22,20 @@ def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def fixtures() -> Path:
     """Return the folder of files that the tests read."""
     return Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write one small model for all tests that only read it."""
+    from toys import write_toy_model
+
+    return write_toy_model(tmp_path_factory.mktemp("model") / "toy.safetensors", conf=0.01)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make `photos/` with `1.jpg`, `2.png` and `sub/1.jpg`, and work in the folder above it."""
+    from photos import write_photos
+
+    monkeypatch.chdir(tmp_path)
+    return write_photos(tmp_path / "photos")

@@ -16,7 +16,6 @@ from regionclip_cli.recipe import fields
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.stages.labelling.estimate import Estimate
 from regionclip_cli.stages.method.pseudolabel import PseudolabelResult
-from regionclip_cli.stages.progress import Silent
 
 NAMES = ("red thing", "green thing", "blue thing", "sky", "table", "猫")
 SECTION = {"regions": 12, "top_k": 3, "min_score": 0.2, "short_side": 64, "max_side": 96, "shard_size": 3, "batch": 2}
@@ -64,28 +63,6 @@ def rows(out: str = "run") -> list[dict[str, Any]]:
         found += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         shard += 1
     return found
-
-
-class Listener(Silent):
-    """Remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.notes: list[str] = []
-        self.done = 0
-        self.total: int | None = None
-
-    def start(self, task: str, total: int | None, unit: str) -> None:
-        self.total, self.done = total, 0
-
-    def advance(self, done: int = 1) -> None:
-        self.done += done
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 def done(result: PseudolabelResult | Estimate) -> PseudolabelResult:

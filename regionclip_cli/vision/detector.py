@@ -24,7 +24,6 @@ from regionclip_cli.vision.classifier import ConceptClassifier, fuse
 from regionclip_cli.vision.finetuning.federated import FederatedClasses
 from regionclip_cli.vision.finetuning.linear import LinearClassifier
 from regionclip_cli.vision.finetuning.mask_head import RegionMaskHead, mask_loss, paste_masks
-from regionclip_cli.vision.postprocess import select_detections
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource
 from regionclip_cli.vision.proposals.build import build_proposals
 from regionclip_cli.vision.region_encoder import RegionEncoder
@@ -250,18 +249,7 @@ class OpenVocabularyDetector(BaseDetector):
             boxes = roi_training.BOX_CODER.decode(boxes, self._deltas(regions))
         boxes = clip_boxes(boxes, height, width)
         scores = fuse(self.classifier.probabilities(regions), found.logits, self.scoring.fusion)
-        s = self.scoring
-        boxes, scores, labels, index = select_detections(
-            boxes,
-            scores,
-            conf=s.conf,
-            iou=s.iou,
-            nms=s.nms,
-            max_dets=s.max_dets,
-            soft=s.soft,
-            sigma=s.sigma,
-            min_score=s.min_score,
-        )
+        boxes, scores, labels, index = self.scoring.select(boxes, scores)
         across, down = sample.get("scale_factor", (1.0, 1.0))[:2]
         boxes = boxes / boxes.new_tensor([across, down, across, down])
         if "ori_shape" in sample:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import Tensor
+
 from regionclip_cli.errors import UsageError, did_you_mean
 from regionclip_cli.vision.classifier import FUSIONS, Fusion
+from regionclip_cli.vision.postprocess import select_detections
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,24 @@ class Scoring:
             if name not in known:
                 raise UsageError(f"There is no test-time setting {name!r}.", did_you_mean(name, known))
         return dataclasses.replace(self, **changes)
+
+    def select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the N detections to keep of boxes (K, 4) with scores (K, C), as `postprocess.select_detections`.
+
+        Returns:
+            Boxes (N, 4), scores (N,), classes (N,) and the row that each comes from (N,), best first.
+        """
+        return select_detections(
+            boxes,
+            scores,
+            conf=self.conf,
+            iou=self.iou,
+            nms=self.nms,
+            max_dets=self.max_dets,
+            soft=self.soft,
+            sigma=self.sigma,
+            min_score=self.min_score,
+        )
 
 
 SCORINGS: Mapping[str, Scoring] = {

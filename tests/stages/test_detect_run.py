@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from listening import Listener
 from photos import NAMES, write_photos
 from PIL import Image
 
@@ -16,25 +17,8 @@ from regionclip_cli.errors import InputError, MissingError, OutputError, UsageEr
 from regionclip_cli.recipe.detection import DetectSettings
 from regionclip_cli.stages import detect
 from regionclip_cli.stages.detect import DetectResult, run
-from regionclip_cli.stages.progress import Silent
 
 EVERY_FORMAT = ("jsonl", "images", "coco", "yolo", "csv")
-
-
-class Listener(Silent):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.done = 0
-        self.total: int | None = None
-
-    def start(self, task: str, total: int | None, unit: str) -> None:
-        self.total, self.done = total, 0
-
-    def advance(self, done: int = 1) -> None:
-        self.done += done
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @pytest.fixture

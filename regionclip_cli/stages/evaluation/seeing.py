@@ -21,7 +21,6 @@ from regionclip_cli.errors import MissingError
 from regionclip_cli.stages.detection.looking import Looking, ReadyImage
 from regionclip_cli.vision.classifier import fuse
 from regionclip_cli.vision.detector import OpenVocabularyDetector
-from regionclip_cli.vision.postprocess import select_detections
 from regionclip_cli.vision.pretraining.crop_encoder import CropEncoder
 from regionclip_cli.vision.proposals.base import Proposals
 from regionclip_cli.vision.proposals.fixed import GivenBoxes
@@ -153,18 +152,7 @@ class Eyes:
 
     def _select(self, boxes: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the detections among boxes (R, 4) with scores (R, V)."""
-        s = self.looking.scoring
-        boxes, scores, names, _ = select_detections(
-            boxes,
-            scores,
-            conf=s.conf,
-            iou=s.iou,
-            nms=s.nms,
-            max_dets=s.max_dets,
-            soft=s.soft,
-            sigma=s.sigma,
-            min_score=s.min_score,
-        )
+        boxes, scores, names, _ = self.looking.scoring.select(boxes, scores)
         return _array(boxes), _array(scores), names.numpy().astype(np.int64)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_toys import NAMES, Listener, done, labelling, rows, shards, write_bank
+from label_toys import NAMES, done, labelling, rows, shards, write_bank
+from listening import Listener
 
 from regionclip_cli.data.region_labels import RegionLabels
 from regionclip_cli.data.region_labels.shards import ShardWriter, shard_path

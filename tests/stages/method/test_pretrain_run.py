@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from label_toys import NAMES, Listener, labelling, write_bank, write_captions
+from label_toys import NAMES, labelling, write_bank, write_captions
+from listening import Listener
 from safetensors.torch import load_file
 from several_processes import run_processes
 from toys import write_toy_model
