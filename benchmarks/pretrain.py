@@ -44,7 +44,6 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_inputs import overrides, prepare
-from pretrain_meter import measure
 
 
 @dataclass(frozen=True)
@@ -162,6 +161,13 @@ def configured(part: str, options: argparse.Namespace, machine: dict[str, Any]) 
     )
 
 
+def measured(chosen: Configuration, folder: Path) -> dict[str, Any]:
+    """Return what a configuration costs; for a process that has torch to itself."""
+    from pretrain_meter import measure
+
+    return measure(chosen.recipe, overrides(chosen, folder), chosen.threads)
+
+
 def in_own_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     """Run a function in a new process; one that fails becomes a sentence and does not stop the others."""
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -177,13 +183,9 @@ def flattened(found: dict[str, Any]) -> dict[str, str]:
     for name, value in found.items():
         inner = value if isinstance(value, dict) else {"": value}
         for key, each in inner.items():
-            text = (
-                f"{each:.3g}"
-                if isinstance(each, float) and each < 1000
-                else f"{each:,.0f}"
-                if isinstance(each, float)
-                else str(each)
-            )
+            text = str(each)
+            if isinstance(each, float):
+                text = f"{each:.3g}" if abs(each) < 1000 else f"{each:,.0f}"
             rows[f"{name}, {key}".removesuffix(", ")] = text
     return rows
 
@@ -214,9 +216,7 @@ def main() -> int:
                 print(f"measuring {part} ...", file=sys.stderr, flush=True)
             chosen = configured(part, options, machine)
             ready = in_own_process(prepare, chosen, folder)
-            results[part] = (
-                ready if ready else in_own_process(measure, chosen.recipe, overrides(chosen, folder), chosen.threads)
-            )
+            results[part] = ready or in_own_process(measured, chosen, folder)
     failed = any("failed" in found for found in results.values())
     if options.json:
         print(json.dumps(results, indent=2))
