@@ -82,18 +82,27 @@ class CocoPairs(PairSet):
 def stream_coco(data: CaptionData) -> Iterator[str]:
     """Yield the captions of COCO caption files in the order of `annotations`.
 
+    With a limit, they are those of the images that `CocoPairs` has with it: the first ones of `images`.
+
     Raises:
         MissingError: A file is not there.
         UsageError: It is not JSON, or no caption file.
     """
+    left = data.limit
     for path in expand(data.paths()):
-        seen: set[Any] = set()
-        for image, caption in _annotations(path):
-            if data.limit is not None and image not in seen:
-                if len(seen) == data.limit:
-                    continue
-                seen.add(image)
-            yield caption
+        if left is None:
+            yield from (caption for _, caption in _annotations(path))
+        elif left:
+            chosen = _first(path, left)
+            left -= len(chosen)
+            yield from (caption for image, caption in _annotations(path) if image in chosen)
+
+
+def _first(path: Path, most: int) -> set[int]:
+    """Return the ids of the first images of a file that have a caption, at most so many."""
+    ids, _ = _images(path)
+    captioned = np.fromiter((image for image, _ in _annotations(path)), np.int64)
+    return set(ids[np.isin(ids, captioned)][:most].tolist())
 
 
 def _images(path: Path) -> tuple[np.ndarray, list[str]]:

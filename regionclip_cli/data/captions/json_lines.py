@@ -52,21 +52,25 @@ class JsonLinesPairs(PairSet):
         self._files = expand(data.paths())
         self._folder = None if data.images is None else require_folder(data.images)
         self.fingerprint = fingerprint(self._files, "jsonl", data.images, data.limit)
-        columns = (array("i"), array("q"), array("q"), array("Q"))
+        columns = (array("i"), array("q"), array("q"), array("Q"), array("Q"))
         for number, line in _limited(_files(self._files), data.limit):
             if line.key is None:
                 where = f"{self._files[number]}: the record of {line.captions[0]!r}"
                 raise UsageError(f"{where} names no image.", f"{_EXAMPLE} `concepts` alone needs no images.")
-            for column, value in zip(columns, (number, line.start, line.size, key_hash(line.key)), strict=True):
+            facts = (number, line.start, line.size, key_hash(line.key), key_hash(line.image or line.key))
+            for column, value in zip(columns, facts, strict=True):
                 column.append(value)
-        file, start, size, hashes = (np.array(column) for column in columns)
+        file, start, size, hashes, images = (np.array(column) for column in columns)
         distinct, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+        other = np.flatnonzero(images != images[first[group]])
         place = np.empty(len(distinct), np.int64)  # of each image in the order of first lines
         place[np.argsort(first)] = np.arange(len(distinct))
         order = np.argsort(place[group], kind="stable")
         self._file, self._start, self._size = file[order], start[order], size[order]
         self._bounds = np.append(0, np.cumsum(np.bincount(place[group], minlength=len(distinct))))
         self._hashes = hashes[np.sort(first)]
+        if len(other):
+            raise self._two_images(int(place[group[other[0]]]))
         self._check_images()
 
     def __len__(self) -> int:
@@ -104,6 +108,16 @@ class JsonLinesPairs(PairSet):
             raise InputError(f"{path} has changed while it was in use.")
         return line
 
+    def _two_images(self, index: int) -> UsageError:
+        """Return what to say of a key under which lines name more than one image."""
+        lines = [self._line(at) for at in range(self._bounds[index], self._bounds[index + 1])]
+        first, other = list(dict.fromkeys(line.image or line.key for line in lines))[:2]
+        path = self._files[self._file[self._bounds[index]]]
+        return UsageError(
+            f"{path}: the key {lines[0].key!r} stands for two images, {first} and {other}.",
+            "Give each image a key of its own, or leave `key` out.",
+        )
+
     def _check_images(self) -> None:
         """Find a wrong folder before the first of a million images is missed."""
         paths = [self._path(index, self._line(int(self._bounds[index]))) for index in range(min(5, len(self)))]
@@ -132,12 +146,15 @@ def stream_text(data: CaptionData) -> Iterator[str]:
         MissingError: A file is not there.
         UsageError: A file cannot be read, is no text, or holds nothing.
     """
+    left = data.limit
     for path in expand(data.paths()):
-        found = 0
+        found = False
         for number, _, line in raw_lines(path):
+            if left is not None and left <= 0:
+                return
             text = _decode(line, f"{path}:{number}").strip()
-            if text and (data.limit is None or found < data.limit):
-                found += 1
+            if text:
+                found, left = True, None if left is None else left - 1
                 yield text
         if not found:
             raise UsageError(f"The caption file {path} is empty.")

@@ -36,7 +36,18 @@ def test_images_with_captions_in_the_order_of_the_file(tmp_path: Path) -> None:
 def test_captions_alone(tmp_path: Path) -> None:
     path = write(tmp_path)
     assert captions_of("coco-captions", path) == ["first of a", "one of c", "second of a"]
-    assert captions_of("coco-captions", path, limit=1) == ["first of a", "second of a"]
+
+
+def test_a_limit_gives_captions_of_the_images_that_are_learned_from(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    for limit, captions in ((1, ["one of c"]), (2, ["first of a", "one of c", "second of a"])):
+        assert captions_of("coco-captions", path, limit=limit) == captions
+        pairs = pairs_of("coco-captions", path, images=tmp_path, limit=limit)
+        assert sorted(caption for pair in pairs for caption in pair.captions) == sorted(captions)
+    path.rename(tmp_path / "0.json")
+    (tmp_path / "1.json").write_bytes((tmp_path / "0.json").read_bytes())
+    assert captions_of("coco-captions", tmp_path / "*.json", limit=1) == ["one of c"]
+    assert len(captions_of("coco-captions", tmp_path / "*.json", limit=3)) == 4
 
 
 @pytest.mark.parametrize(

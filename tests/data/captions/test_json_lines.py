@@ -46,6 +46,14 @@ def test_a_limit_counts_images(tmp_path: Path) -> None:
     assert captions_of("jsonl", path, limit=2) == ["n0", "n1", "n2", "n3"]
 
 
+def test_a_key_that_stands_for_two_images_is_refused(tmp_path: Path) -> None:
+    lines = [("1", "a.jpg"), ("2", "b.jpg"), ("2", "b.jpg"), ("1", "c.jpg")]
+    path = write_jsonl(tmp_path / "c.jsonl", [{"key": key, "image": image, "caption": "x"} for key, image in lines])
+    write_images(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    with pytest.raises(UsageError, match=r"the key '1' stands for two images, a\.jpg and c\.jpg"):
+        pairs_of("jsonl", path)
+
+
 def test_captions_alone_need_no_image(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "c.jsonl", [{"image_id": 1, "captions": ["a", "b"]}, {"caption": "c"}])
     assert captions_of("jsonl", path) == ["a", "b", "c"]
@@ -131,5 +139,8 @@ def test_plain_text(tmp_path: Path) -> None:
     path.write_text("a cat\n\n  two dogs  \nein Mädchen", encoding="utf-8")
     assert captions_of("text", path) == ["a cat", "two dogs", "ein Mädchen"]
     assert captions_of("text", path, limit=1) == ["a cat"]
+    (tmp_path / "more.txt").write_text("a horse\n")
+    assert captions_of("text", tmp_path / "*.txt", limit=2) == ["a cat", "two dogs"]
+    assert captions_of("text", tmp_path / "*.txt", limit=4)[3:] == ["a horse"]
     with pytest.raises(UsageError, match="captions and no images"):
         pairs_of("text", path)
