@@ -81,6 +81,12 @@ def read_split(name_or_file: str | Path, classes: Sequence[str]) -> Split:
     return Split(**parts, groups={str(key): _names(path, str(key), names, classes) for key, names in groups.items()})
 
 
+def split_labels(name: str) -> tuple[str, ...]:
+    """Return all classes of a split in the package, base and novel, whichever of them a set has."""
+    known = tuple(label for label, _ in vocabularies.classes(name.partition("-")[0]))
+    return _built_in(name, known).all(known)
+
+
 def _built_in(name: str, classes: Sequence[str]) -> Split:
     """Return a split of the package."""
     groups: dict[str, tuple[str, ...]] = {}

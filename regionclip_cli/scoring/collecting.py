@@ -12,6 +12,9 @@ import numpy as np
 from regionclip_cli.data.detection_sets import DetectionSet
 from regionclip_cli.errors import UsageError
 
+NO_SCORE, NO_BOX = "score is not a number", "box is not four numbers"
+"""Why a detection is left out that no model in order makes."""
+
 
 class Found(NamedTuple):
     """What was found in one image.
@@ -107,8 +110,8 @@ class Collector:
                 f"{len(self.truth.classes)} classes, counted from 0."
             )
         sure, whole = np.isfinite(scores), np.isfinite(boxes).all(axis=1)
-        self.left_out["score is not a number"] += int((~sure).sum())
-        self.left_out["box is not four numbers"] += int((sure & ~whole).sum())
+        self.left_out[NO_SCORE] += int((~sure).sum())
+        self.left_out[NO_BOX] += int((sure & ~whole).sum())
         rows = np.flatnonzero(sure & whole)
         if self.per_image is not None and len(rows) > self.per_image:
             self.left_out[f"beyond the {self.per_image} best of an image"] += len(rows) - self.per_image

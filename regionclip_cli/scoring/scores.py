@@ -10,6 +10,7 @@ import numpy as np
 
 from regionclip_cli.data.detection_sets import DetectionSet
 from regionclip_cli.data.splits import Split
+from regionclip_cli.scoring.collecting import NO_BOX, NO_SCORE
 from regionclip_cli.scoring.protocol import Curves
 
 FREQUENCIES = "rcf"
@@ -84,6 +85,11 @@ class Scores:
     photo_found: np.ndarray
     detections: np.ndarray
     left_out: Mapping[str, int]
+
+    @property
+    def broken(self) -> int:
+        """How many detections were left out because a score or a box of theirs is not a number."""
+        return sum(self.left_out.get(reason, 0) for reason in (NO_SCORE, NO_BOX))
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers of the set in 0..100; None where no class has an object.

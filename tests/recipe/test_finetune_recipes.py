@@ -62,6 +62,12 @@ def test_the_numbers_of_the_proposal_network():
     assert (settings.milestones, settings.warmup_steps) == ((60_000, 80_000), 1000)
 
 
+@pytest.mark.parametrize("name", ["finetune-ov-coco", "finetune-ov-coco-rn50x4", "finetune-coco80", "train-rpn"])
+def test_boxes_without_height_in_cocos_training_file_stop_nothing(name):
+    data = load_recipe(name).data
+    assert (data.train.lenient, data.val.lenient) == (True, False)
+
+
 def test_the_small_recipe_keeps_pairs_of_known_words_apart():
     recipe = load_recipe("finetune-tiny")
     split = read_split(recipe.finetune.split, SCENE_CLASSES)

@@ -76,6 +76,7 @@ def test_numbers_that_are_none_are_left_out_and_counted(truth: DetectionSet) -> 
     scores = score_detections(truth, odd)
     assert scores.summary()["AP"] == 100
     assert scores.left_out == {"score is not a number": 2, "box is not four numbers": 1}
+    assert scores.broken == 3
 
 
 def test_scores_may_be_of_any_range(truth: DetectionSet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -40,6 +41,19 @@ def unknown_class(name: str, known: Sequence[str], where: str) -> UsageError:
     near = did_you_mean(name, known) or did_you_mean(folded(name), [folded(each) for each in known])
     some = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
     return UsageError(f"{where} has no class {name!r}.", near or f"Its {len(known)} classes are: {some}.")
+
+
+def respelt(wanted: Iterable[str], known: Sequence[str]) -> dict[str, str]:
+    """Return the wanted names that are no class and look like one that nobody wants, {wanted name: class}."""
+    names = list(dict.fromkeys(wanted))
+    asked, classes = {folded(name) for name in names}, {folded(name): name for name in known}
+    free = [each for each in classes if each not in asked]
+    near = {
+        name: difflib.get_close_matches(folded(name), free, n=1, cutoff=0.8)
+        for name in names
+        if folded(name) not in classes
+    }
+    return {name: classes[found[0]] for name, found in near.items() if found}
 
 
 def folded(name: str) -> str:

@@ -192,6 +192,19 @@ class DetectionSet(Sequence[DetectionImage]):
         """The place of each image id in this set."""
         return {int(number): place for place, number in enumerate(self.columns.ids)}
 
+    def left_out(self, named: int = 3) -> str:
+        """Return a sentence on the entries that were left out because they are wrong; empty where there was none.
+
+        Args:
+            named: How many of them it tells one by one.
+        """
+        if not self.dropped:
+            return ""
+        entries = "1 wrong entry was" if self.dropped == 1 else f"{self.dropped:,} wrong entries were"
+        told = "; ".join(problem.rstrip(".") for problem in self.problems[:named])
+        more = f"; and {self.dropped - named:,} more" if self.dropped > named else ""
+        return f"{self.name}: {entries} left out: {told}{more}."
+
     def image_counts(self) -> np.ndarray:
         """Return (C,) int64: on how many images each class is."""
         c = self.columns

@@ -11,7 +11,7 @@ from typing import Any
 
 from regionclip_cli.data.boxes import BoxFile, read_boxes
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
-from regionclip_cli.errors import UsageError
+from regionclip_cli.errors import MissingError, UsageError, did_you_mean
 from regionclip_cli.hub.model_card import fingerprint, read_card
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.recipe.run_folder import RunFolder
@@ -19,7 +19,7 @@ from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.recipe.sections.data import DetectionData
 from regionclip_cli.recipe.sections.evaluation import EvaluateSection
 from regionclip_cli.results.files import replacing
-from regionclip_cli.stages.evaluation.question import GROUND_TRUTH, PROPOSALS, Question, ask
+from regionclip_cli.stages.evaluation.question import GROUND_TRUTH, PROPOSALS, Question, ask, doubts
 from regionclip_cli.stages.progress import Progress
 
 ABOUT = "about.json"
@@ -101,11 +101,13 @@ def make_jobs(recipe: Recipe, progress: Progress) -> list[Job]:
         key = wanted.model_dump_json()
         if key not in sets:
             sets[key] = open_detection_set(wanted)
-            for problem in sets[key].problems:
-                progress.warn(problem)
+            if sentence := sets[key].left_out():
+                progress.warn(sentence)
         truth = sets[key]
         if not len(truth):
             raise UsageError(f"{truth.name} has no images.", "Choose another set.")
+        for sentence in doubts(truth, settings):
+            progress.warn(sentence)
         model = None if settings.predictions is not None else _model(recipe, settings, folder)
         other = settings.proposals_from or recipe.model.proposals
         uses_network = model is not None and settings.boxes == PROPOSALS
@@ -131,6 +133,19 @@ def _check(settings: EvaluateSection) -> None:
             "Predictions from a file are scored as they are, so there is no model to choose and nothing to crop.",
             "Leave out either the predictions or the model.",
         )
+    if settings.predictions is not None:
+        idle = [key for key in ("proposals_from", "conf", "short_side") if getattr(settings, key) is not None]
+        idle += ["boxes"] * (settings.boxes != PROPOSALS)
+        if idle:
+            raise UsageError(
+                f"Predictions from a file are scored as they are, so {idle[0]!r} would change nothing.", "Leave it out."
+            )
+        if not Path(settings.predictions).expanduser().exists():
+            raise MissingError(f"There is no file of predictions {settings.predictions}.")
+    if settings.proposals_from is not None and settings.boxes != PROPOSALS:
+        raise UsageError(
+            f"The boxes are given ({settings.boxes}), so no network proposes any.", "Leave out proposals_from or boxes."
+        )
     if settings.predictions is None and settings.images is None and settings.dataset in ("coco", "lvis"):
         raise UsageError("There is no folder of images to look at.", "Name it with --images, or `images:` in a recipe.")
 
@@ -144,7 +159,13 @@ def _model(recipe: Recipe, settings: EvaluateSection, folder: RunFolder) -> Path
 
 
 def _boxes(settings: EvaluateSection) -> BoxFile | None:
-    return None if settings.boxes in (GROUND_TRUTH, PROPOSALS) else read_boxes(Path(settings.boxes).expanduser())
+    if settings.boxes in (GROUND_TRUTH, PROPOSALS):
+        return None
+    path = Path(settings.boxes).expanduser()
+    if not path.exists():
+        near = did_you_mean(settings.boxes, (GROUND_TRUTH, PROPOSALS))
+        raise MissingError(f"There is no boxes file {path}.", near or "Boxes are ground-truth, proposals, or a file.")
+    return read_boxes(path)
 
 
 def _names(sections: Sequence[EvaluateSection]) -> list[str]:

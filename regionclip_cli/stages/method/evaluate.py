@@ -88,7 +88,7 @@ def run(
     jobs = make_jobs(recipe, progress)
     networks = _Networks(recipe)
     if dry_run:
-        return EvaluateResult(tuple(_plan(job, own, networks) for job in jobs), dry_run=True)
+        return EvaluateResult(tuple(_plan(job, own, networks, progress) for job in jobs), dry_run=True)
     folder = RunFolder(Path(recipe.out))
     # With one process, taking up a run means that predictions are there; several may begin at any time.
     with folder.opened(recipe, "evaluate", resume=resume, joint=own.count > 1, share=(own.index, own.count)) as record:
@@ -96,6 +96,11 @@ def run(
         for job in jobs:
             progress.note(_opening(job))
             measurement, lines = _measure(job, own, resume, networks, progress)
+            if measurement.scores is not None and (broken := measurement.scores.broken):
+                progress.warn(
+                    f"{job.name}: {broken:,} detections count for nothing, since their score or box is not a number; "
+                    "the weights of the model are damaged, or a number grew too large for its type."
+                )
             files = {} if measurement.scores is None else write_results(job, measurement, lines, progress)
             measured.append({**describe(job, measurement), **{kind: str(path) for kind, path in files.items()}})
             failed += len(measurement.failed)
@@ -136,8 +141,10 @@ def _measure(
     return conclude(job.question, given.lines()), given.lines
 
 
-def _plan(job: Job, share: Share, networks: _Networks) -> dict[str, Any]:
+def _plan(job: Job, share: Share, networks: _Networks, progress: Progress) -> dict[str, Any]:
     """Return what a measurement would do."""
+    if job.settings.predictions is not None:
+        _tell_strange(GivenPredictions(Path(job.settings.predictions).expanduser(), job.question), progress)
     images = len(share.of(len(job.question.truth)))
     seconds = networks.load(job).time(job) if job.model is not None else None
     return describe_plan(job, images, seconds)
@@ -158,6 +165,6 @@ def _tell_strange(given: GivenPredictions, progress: Progress) -> None:
         progress.warn(f"{given.strange_images} images in {given.path} are not in the set and were left out.")
     if given.strange_names:
         some = ", ".join(sorted(given.strange_names)[:3])
-        progress.warn(f"{len(given.strange_names)} names in {given.path} are no class of the set ({some}).")
+        progress.warn(f"{len(given.strange_names)} names in {given.path} are none of those that are scored ({some}).")
     if given.missing:
         progress.warn(f"{given.missing} images of the set are not in {given.path}; nothing was found there, it counts.")

@@ -19,8 +19,10 @@ from torch import Tensor
 from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
+from regionclip_cli.recipe.sections.evaluation import EvaluateSection
 from regionclip_cli.stages.detection.devices import choose_device
 from regionclip_cli.stages.detection.library_log import keep_stdout_clean
+from regionclip_cli.stages.evaluation.question import doubts
 from regionclip_cli.stages.finetuning.beginning import build_learner, training_images
 from regionclip_cli.stages.finetuning.export import Exporter
 from regionclip_cli.stages.finetuning.plan import Plan, make_plan
@@ -105,6 +107,12 @@ def run(
     keep_stdout_clean()
     began = time.monotonic()
     plan = make_plan(recipe)
+    for images in (plan.train, plan.val):
+        if images is not None and (sentence := images.left_out()):
+            progress.warn(sentence)
+    if plan.val is not None:
+        for sentence in doubts(plan.val, EvaluateSection(split=plan.split)):
+            progress.warn(sentence)
     if dry_run:
         return FinetuneResult(None, plan.summary())
     folder = RunFolder(Path(recipe.out))

@@ -99,6 +99,9 @@ def run(
     settings, images = _open(recipe)
     val = None if recipe.data.val is None else open_detection_set(recipe.data.val)
     groups = {} if val is None else _groups(val, settings.split)
+    for each in (images, val):
+        if each is not None and (sentence := each.left_out()):
+            progress.warn(sentence)
     plan = _plan(recipe, settings, images)
     if dry_run:
         return ProposalsResult(None, plan)

@@ -80,6 +80,7 @@ def test_a_wrong_annotation_is_named_and_left_out_if_wanted(tmp_path: Path, appl
     found = open_content(tmp_path / "bad.json", changed, lenient=True)
     assert found.dropped == 1
     assert words in found.problems[0]
+    assert found.left_out() == f"bad.json: 1 wrong entry was left out: {found.problems[0]}"
     assert found.box_counts().sum() == len(changed["annotations"]) - 1
 
 
@@ -146,6 +147,8 @@ def test_many_problems_are_counted_and_the_first_ones_kept(tmp_path: Path, monke
     found = open_content(tmp_path / "bad.json", changed, lenient=True)
     assert found.dropped == 10
     assert found.problems[-1] == "And 7 more."
+    assert found.left_out(1).startswith("bad.json: 10 wrong entries were left out: annotations[")
+    assert found.left_out(1).endswith("; and 9 more.")
     assert len(found.problems) == 4
 
 

@@ -105,6 +105,32 @@ def test_images_that_are_not_there_count_as_empty(question: Question, tmp_path: 
     assert summary["images"] == 5
 
 
+def as_coco(question: Question, names: list[str]) -> dict[str, Any]:
+    """Return coco.json as `detect` writes it, with one detection on the first image and none on the others."""
+    images = [{"id": number, "file_name": name, "width": 96, "height": 64} for number, name in enumerate(names, 1)]
+    one = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
+    return {"images": images, "annotations": [one], "categories": [{"id": 1, "name": "red"}]}
+
+
+def test_images_in_coco_json_without_a_detection_are_not_missing(question: Question, tmp_path: Path) -> None:
+    content = as_coco(question, ["0.png", "1.png", "2.png", "strange.png"])
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(content))
+    given = GivenPredictions(path, question)
+    assert (given.missing, given.strange_images) == (2, 1)
+    assert [(line.image, len(line.scores)) for line in given.lines()] == [(1, 1), (2, 0), (3, 0)]
+    content["annotations"].clear()
+    path.write_text(json.dumps(content))
+    assert conclude(question, GivenPredictions(path, question).lines()).summary["AP"] == 0
+
+
+def test_two_files_that_fit_one_image_are_not_mixed(question: Question, tmp_path: Path) -> None:
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(as_coco(question, ["a/1.png", "b/1.png"])))
+    with pytest.raises(UsageError, match=r"'a/1\.png' and 'b/1\.png' fit the same image"):
+        GivenPredictions(path, question)
+
+
 def test_an_image_is_found_by_the_longest_end_of_its_path(question: Question, tmp_path: Path) -> None:
     names = ("a/1.png", "b/1.png", "2.png", "3.png", "4.png")
     columns = replace(question.truth.columns, names=names)
@@ -120,6 +146,10 @@ def test_an_image_is_found_by_the_longest_end_of_its_path(question: Question, tm
     ("change", "sentence"),
     [
         (lambda lines: [{"image": "0.png"}], r":1 has no 'detections'"),
+        (
+            lambda lines: [{"image": "1.png", "detections": [{"label": "red", "box": [1, 2, 3, 4]}]}],
+            r":1 has no 'score'",
+        ),
         (lambda lines: [*lines, lines[0]], r":6 is about the same image as line 1"),
         (lambda lines: [lines[0], 7], r":2 has no 'image'"),
         (lambda lines: [lines[0], {"image": "1.png", "detections": [{"label": "red", "box": [1, 2, 3]}]}], "3 numbers"),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
+from regionclip_cli.data.splits import split_labels
 from regionclip_cli.errors import RegionClipError, UsageError
 from regionclip_cli.recipe.sections.data import DetectionData
 from regionclip_cli.recipe.sections.evaluation import EvaluateSection
-from regionclip_cli.stages.evaluation.question import ask
+from regionclip_cli.stages.evaluation.question import ask, doubts
 
 
 @pytest.fixture
@@ -98,3 +100,21 @@ def test_lvis_counts_300_and_asks_with_synonyms_unless_it_is_official(tmp_path: 
     assert official.names.phrases[telephone] == ("cellular telephone",)
     assert len(official.truth) == 1
     assert official.truth.classes == few.classes
+
+
+def test_a_class_that_is_spelt_otherwise_is_not_passed_over_in_silence(truth: DetectionSet) -> None:
+    labels = split_labels("coco-48-17")
+    assert len(labels) == 65
+    misspelt = replace(truth, name="my.json", classes=(*(set(labels) - {"umbrella"}), "umbrela"))
+    assert doubts(misspelt, EvaluateSection(split="coco-48-17")) == [
+        "my.json has 64 of the 65 classes of coco-48-17; not measured: umbrella. Perhaps 'umbrella' is 'umbrela' there?"
+    ]
+    whole = replace(truth, classes=tuple(label.title() for label in labels))
+    assert doubts(whole, EvaluateSection(split="coco-48-17")) == []
+
+
+def test_a_name_of_the_vocabulary_that_looks_like_a_class_is_told(truth: DetectionSet) -> None:
+    [told] = doubts(truth, EvaluateSection(vocabulary="red,gren,kettle"))
+    assert told == "Not every name of the vocabulary is a class of boxes.json. Perhaps 'gren' is 'green' there?"
+    assert doubts(truth, EvaluateSection(vocabulary="Red,kettle,greenhouse")) == []
+    assert doubts(truth, EvaluateSection(vocabulary="gren,green")) == []

@@ -13,6 +13,7 @@ from toys import write_toy_model
 
 from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.hub.model_card import read_card
+from regionclip_cli.language.vocabularies import classes
 from regionclip_cli.recipe.fields import checked
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.stages.detector import Detector
@@ -218,6 +219,30 @@ def test_class_names_are_checked_before_anything_starts(toys, tmp_path, names, m
 def test_a_base_class_of_a_split_that_the_file_lacks_is_an_error(toys, tmp_path):
     with pytest.raises(UsageError, match="has no class 'person'"):
         run(recipe(toys, tmp_path / "out", split="coco-48-17"), dry_run=True)
+
+
+def test_wrong_entries_that_are_left_out_are_told(toys, tmp_path):
+    data = write_shapes(tmp_path / "train")
+    content = json.loads(Path(data.annotations).read_text())
+    content["annotations"][0]["bbox"][3] = 0.0  # as a few in instances_train2017.json
+    Path(data.annotations).write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="area is not above zero"):
+        run(recipe({**toys, "train": data}, tmp_path / "out"), dry_run=True)
+    notes, lenient = Notes(), data.model_copy(update={"lenient": True})
+    run(recipe({**toys, "train": lenient}, tmp_path / "out"), notes, dry_run=True)
+    [told] = notes.warned
+    assert told.startswith("boxes.json: 1 wrong entry was left out: annotations[0] (id 1) has the bbox")
+
+
+def test_a_class_that_the_validation_set_spells_otherwise_is_told(toys, tmp_path):
+    base, novel = (tuple(label for label, _ in classes(f"coco-{part}")) for part in ("base", "novel"))
+    train = write_shapes(tmp_path / "train", classes=("red", *base[1:]))
+    val = write_shapes(tmp_path / "val", classes=("red", *base[1:], *novel[:-1], novel[-1] + "s"))
+    for path in (Path(train.annotations), Path(val.annotations)):
+        path.write_text(path.read_text().replace('"red"', json.dumps(base[0])))
+    notes = Notes()
+    run(recipe({**toys, "train": train, "val": val}, tmp_path / "out", split="coco-48-17"), notes, dry_run=True)
+    assert any(f"Perhaps {novel[-1]!r} is {novel[-1] + 's'!r} there?" in line for line in notes.warned)
 
 
 def test_what_does_not_fit_together_is_told(toys, tmp_path):

@@ -17,6 +17,7 @@ from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.stages.detector import Detector
 from regionclip_cli.stages.method import finetune
 from regionclip_cli.stages.method.train_proposals import run
+from regionclip_cli.stages.progress import Silent
 
 QUICK = {
     "steps": 2,
@@ -97,6 +98,23 @@ def test_a_head_on_a_trunk_learns_to_find_and_is_fine_tuned_from(toys, tmp_path)
         dry_run=True,
     )
     assert "from model.safetensors" in after.plan
+
+
+def test_wrong_entries_are_told_here_too(toys, tmp_path):
+    data = write_shapes(tmp_path / "train")
+    content = json.loads(Path(data.annotations).read_text())
+    content["annotations"][0]["bbox"][3] = 0.0
+    Path(data.annotations).write_text(json.dumps(content))
+
+    class Listening(Silent):
+        said: list[str] = []  # noqa: RUF012
+
+        def warn(self, message: str) -> None:
+            self.said.append(message)
+
+    changed = {**toys, "train": data.model_copy(update={"lenient": True})}
+    run(recipe(changed, tmp_path / "out", network="rpn-trunk"), Listening(), dry_run=True)
+    assert "1 wrong entry was left out: annotations[0]" in Listening.said[0]
 
 
 def test_what_cannot_be_is_told(toys, tmp_path):

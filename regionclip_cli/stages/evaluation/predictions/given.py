@@ -112,12 +112,17 @@ class GivenPredictions:
                     f"{self.path} numbers images and classes as the run of `detect` did that wrote it.",
                     f"Give {self.path.parent / 'coco.json'}, which has their names.",
                 )
+            listed: dict[int, int | None] = {}
             find_image, find_name = self._by_set_numbers()
         else:
-            find_image, find_name = self._by_own_numbers()
+            listed, find_name = self._by_own_numbers()
+
+            def find_image(number: int, where: str) -> int | None:
+                return listed.get(number)
+
         entries = (each for each in stream_json(self.path) if each.key in ("", "annotations"))
         images, names, numbers = array("q"), array("q"), array("d")
-        strange: set[Any] = set()
+        strange = {number for number, image in listed.items() if image is None}
         for element in entries:
             if element.position is None:
                 continue
@@ -138,9 +143,15 @@ class GivenPredictions:
             yield self._line(
                 int(owners[rows_of_one[0]]), rows[rows_of_one, :4], rows[rows_of_one, 4], kept[rows_of_one]
             )
+        for image in sorted({image for image in listed.values() if image is not None} - {*images}):
+            yield self._line(image, rows[:0, :4], rows[:0, 4], kept[:0])  # looked at, and nothing was found
 
-    def _by_own_numbers(self) -> tuple[_Find, _FindName]:
-        """Return how images and names are found by the numbers that the file itself gives them."""
+    def _by_own_numbers(self) -> tuple[dict[int, int | None], _FindName]:
+        """Return the images of the set by the numbers that the file itself gives them, and how names are found so.
+
+        Raises:
+            UsageError: The file is of another form, or two of its images are the same image of the set.
+        """
         where, files, labels = str(self.path), {}, {}
         kinds = set()
         for element in stream_json(self.path):
@@ -151,7 +162,14 @@ class GivenPredictions:
                 labels[_get(element.value, "id", int, where)] = _get(element.value, "name", str, where)
         if not {"images", "categories", "annotations"} <= kinds:
             raise UsageError(f"{self.path} is no file of predictions.", FORMS)
-        images = {number: self._images.find(name, where) for number, name in files.items()}
+        images: dict[int, int | None] = {}
+        first: dict[int, str] = {}
+        for number, file in files.items():
+            image = images[number] = self._images.find(file, where)
+            if image in first:
+                raise UsageError(f"{where}: {first[image]!r} and {file!r} fit the same image of the set.", "Drop one.")
+            if image is not None:
+                first[image] = file
         names = {number: self._name(label) for number, label in labels.items()}
 
         def name(number: int, where: str) -> int:
@@ -159,7 +177,7 @@ class GivenPredictions:
                 raise UsageError(f"{where} has the unknown category {number}.")
             return names[number]
 
-        return lambda number, where: images.get(number), name
+        return images, name
 
     def _by_set_numbers(self) -> tuple[_Find, _FindName]:
         """Return how images and names are found by the numbers of the annotation file."""
@@ -219,7 +237,7 @@ class _ByName:
 
 def _get(entry: Any, key: str, kind: type, where: str) -> Any:
     """Return a value of an entry that must be there."""
-    if not isinstance(entry, dict) or not isinstance(entry.get(key), kind) or entry[key] is None:
+    if not isinstance(entry, dict) or not isinstance(entry.get(key), kind) or entry.get(key) is None:
         raise UsageError(f"{where} has no {key!r}, or one of another type.", FORMS)
     return entry[key]
 

@@ -7,6 +7,7 @@ processes write a file each and need no word between them: whoever finds that th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,6 @@ def _no_detections() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
 
 
-def _floats(values: np.ndarray) -> list[float]:
-    """Return float32 numbers as the shortest decimals that mean the same float32."""
-    return [float(text) for text in values.astype(np.float32).astype(str)]
+def _floats(values: np.ndarray) -> list[float | None]:
+    """Return float32 numbers as the shortest decimals that mean the same float32; None, read as NaN, for no number."""
+    return [float(text) if math.isfinite(float(text)) else None for text in values.astype(np.float32).astype(str)]
