@@ -195,7 +195,7 @@ def measure(recipe: str, changes: Sequence[str], threads: int) -> dict[str, Any]
             hooks=[meter],
         )
         train(runner)
-    return report(plan, meter, device)
+    return rounded(report(plan, meter, device))
 
 
 def report(plan: Any, meter: Meter, device: torch.device) -> dict[str, Any]:
@@ -230,6 +230,16 @@ def report(plan: Any, meter: Meter, device: torch.device) -> dict[str, Any]:
         "reading an image, s of one core": reading(plan),
         "peak memory, GiB": meter.memory / 2**30,
     }
+
+
+def rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values with four digits of every number that is no whole one."""
+    found = {}
+    for name, value in values.items():
+        found[name] = rounded(value) if isinstance(value, dict) else value
+        if isinstance(value, float):
+            found[name] = float(f"{value:.4g}")
+    return found
 
 
 def reading(plan: Any, most: int = 8) -> float:
