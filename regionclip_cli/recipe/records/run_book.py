@@ -18,6 +18,8 @@ from regionclip_cli.recipe.schema import Recipe
 
 FREE = ("workers", "log_every", "checkpoint_every", "keep_last", "batch", "steps")
 """Settings that a run may change when it is taken up again: they do not touch what was done already."""
+DECISIVE = frozenset({"pseudolabel.batch"})
+"""Settings that are called so and do count: images that are padded to one size get other proposals than alone."""
 
 
 @dataclass
@@ -129,11 +131,16 @@ class RunBook:
         return runs
 
 
+def is_free(key: str, free: Collection[str] = FREE) -> bool:
+    """Say whether a setting may differ, by the last word of its key."""
+    return key.rpartition(".")[2] in free and key not in DECISIVE
+
+
 def changed(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = FREE) -> list[str]:
-    """Return the settings that differ between two runs of a stage, without those whose last word is in `free`."""
+    """Return the settings that differ between two runs of a stage, without those that are free to."""
     now = json.loads(json.dumps(now))  # as `before` has been: a tuple has become a list there
     keys = dict.fromkeys([*before, *now])
-    return [key for key in keys if key.rpartition(".")[2] not in free and before.get(key) != now.get(key)]
+    return [key for key in keys if not is_free(key, free) and before.get(key) != now.get(key)]
 
 
 def compare(before: Mapping[str, Any], now: Mapping[str, Any], held: Path) -> None:

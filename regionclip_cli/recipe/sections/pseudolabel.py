@@ -26,7 +26,9 @@ class PseudolabelSection(Section):
     min_score: Share = Field(0.1, description="Drop regions whose best concept is less probable than this.")
     short_side: int = Field(800, ge=0, description="Shorter image side in pixels; 0 leaves images as they are.")
     max_side: Count = Field(1333, description="Longest image side in pixels.")
-    batch: Count = Field(1, description="Images to look at together.")
+    batch: Count = Field(
+        1, description="Images to look at together; padded to one size, they get slightly other proposals."
+    )
     shard_size: Count = Field(1000, description="Images of one output file; what a killed run does again at most.")
     dtype: Literal["auto", "fp32", "bf16"] = Field("auto", description="Number type of the networks.")
     concepts: str | None = Field(None, description="A concept bank; left out, the one of this recipe's `concepts`.")

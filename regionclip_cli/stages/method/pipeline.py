@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regionclip_cli.errors import UsageError
-from regionclip_cli.recipe.records.run_book import FREE
+from regionclip_cli.recipe.records.run_book import is_free
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.stages.progress import Progress
@@ -177,7 +177,7 @@ def _decide(
         if ledger.intact(stage):
             return "unchanged", "unchanged"
         return "to do", f"its results in {held} are not as they were"
-    if resume and words and all(word.rpartition(".")[2] in FREE for word in words):
+    if resume and words and all(is_free(word) for word in words):
         return "to resume", f"it goes on, with another {', '.join(words)}"
     more = len(words) - MOST_WORDS
     words = [*words[:MOST_WORDS], *([f"{more} more"] if more > 0 else [])] or ["what it builds on"]

@@ -15,6 +15,7 @@ from regionclip_cli.data.captions.paths import numbered
 from regionclip_cli.errors import RegionClipError
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.recipe.records.resolved import present, settings_of
+from regionclip_cli.recipe.records.run_book import is_free
 from regionclip_cli.recipe.schema import Recipe
 
 INDIFFERENT = ("workers", "log_every", "checkpoint_every", "keep_last", "batch")
@@ -65,9 +66,7 @@ def dependences(recipe: Recipe) -> dict[str, Dependence]:
     """Return what each stage of a recipe depends on, in the order in which they run."""
     found: dict[str, Dependence] = {}
     for stage in present(recipe):
-        settings = {
-            key: value for key, value in settings_of(recipe, stage).items() if key.rpartition(".")[2] not in INDIFFERENT
-        }
+        settings = {key: value for key, value in settings_of(recipe, stage).items() if not is_free(key, INDIFFERENT)}
         before = [name for name in UPSTREAM.get(stage, ()) if name in found]
         if stage == "pretrain" and recipe.pretrain is not None and recipe.pretrain.teacher == "online":
             before = [name for name in before if name != "pseudolabel"]
