@@ -48,6 +48,8 @@ def pretrain(
     from regionclip_cli.stages.method.pretrain import run
 
     result = run(chosen, run_progress(console), resume=resume, dry_run=dry_run)
+    if not result.plan:  # one of several processes, and not the one that speaks
+        return ExitCode.OK
     if as_json:
         console.json(result.to_json())
     console.note(result.summary())

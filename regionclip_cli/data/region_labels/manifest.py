@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
@@ -50,6 +51,12 @@ class LabelManifest:
     def shards(self) -> int:
         """Return the number of shards."""
         return -(-self.images // self.shard_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return 16 hex digits of all that decides the labels; where and when their images were saved does not."""
+        content = json.dumps(asdict(self) | {"data": ""}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def rows_of(self, shard: int) -> range:
         """Return which images, by number, are in a shard."""

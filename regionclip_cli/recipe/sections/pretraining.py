@@ -15,7 +15,9 @@ class PretrainLosses(Section):
 
     region_text: Weight = Field(1.0, description="Contrastive loss of regions and their concepts.")
     distill: Weight = Field(1.0, description="Distance of the student's from the teacher's match to all concepts.")
-    image_text: Weight = Field(1.0, description="Contrastive loss of whole images and their captions.")
+    image_text: Weight = Field(
+        1.0, description="Contrastive loss of images and captions, among those of one part of a batch."
+    )
 
 
 class PretrainSection(Optimisation):

@@ -8,7 +8,7 @@ concepts. What comes out is a model like the one that training started from, for
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class PretrainResult:
 
     Attributes:
         model: The model that was written; None in all processes but the first.
-        plan: What was learned from what, in a sentence.
+        plan: What was learned from what, in a sentence; empty in processes that do not speak for all.
         steps: Optimiser steps behind it.
         seconds: How long this run took.
         losses: Means over the last steps that were logged.
@@ -75,14 +75,16 @@ def run(
         UsageError: The recipe does not fit together, or the folder holds a run already.
         RegionClipError: A loss was not finite, or a process that reads images died.
     """
-    progress = progress or Silent()
+    speaks = processes.rank() == 0
+    progress = progress if progress and speaks else Silent()
     keep_stdout_clean()
     began = time.perf_counter()
     plan = make_plan(recipe, progress)
     folder = RunFolder(Path(recipe.out))
     device = processes.own_device(choose_device(recipe.device))
     if dry_run:
-        return estimate(plan, device)
+        told = estimate(plan, device)
+        return told if speaks else replace(told, plan="")
     with folder.opened(recipe, STAGE, resume=resume, device=str(device)) as record:
         progress.note(plan.summary())
         model = plan.pretrainer(device)
@@ -96,11 +98,12 @@ def run(
                 device=device,
                 resume=resume,
                 progress=progress,
+                learned_from=plan.learned_from(),
             )
         )
         record.count(images=len(plan.pairs), concepts=len(plan.bank.names), steps=trained.steps)
         written = None
-        if processes.rank() == 0:
+        if speaks:
             written = folder.model(STAGE)
             write_pretrained(
                 written,
@@ -111,4 +114,5 @@ def run(
                 proposals=plan.carried,
             )
         seconds = time.perf_counter() - began
-        return PretrainResult(written, plan.summary(), trained.steps, seconds, trained.losses, trained.checkpoint)
+        said = plan.summary() if speaks else ""
+        return PretrainResult(written, said, trained.steps, seconds, trained.losses, trained.checkpoint)

@@ -12,7 +12,7 @@ from torch import Tensor
 from regionclip_cli.data.captions import PairSet, open_pairs
 from regionclip_cli.data.region_labels.labels import RegionLabels
 from regionclip_cli.errors import MissingError, UsageError
-from regionclip_cli.hub.model_card import ModelCard, read_card
+from regionclip_cli.hub.model_card import ModelCard, fingerprint, read_card
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.language.concept_bank import ConceptBank
 from regionclip_cli.language.text_encoder import TextEncoder
@@ -82,6 +82,13 @@ class Plan:
         texts = _captions_with(TextEncoder(self.start, device)) if s.losses.image_text else None
         return RegionTextPretrainer(student, self.bank.embeddings, objectives, self._teacher(), texts)
 
+    def learned_from(self) -> dict[str, str]:
+        """Return fingerprints of what a run that is taken up again must find as it was, whatever the paths say."""
+        found = {"concepts": self.bank.fingerprint, "the model": fingerprint(self.start)}
+        if self.labels is not None:
+            return found | {"labels": self.labels.manifest.fingerprint}
+        return found | {"the teacher": fingerprint(self.teacher)}
+
     @property
     def _lent(self) -> Path | None:
         """The file whose proposal network the result borrows; a head on another model's trunk cannot be lent."""
@@ -148,6 +155,12 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
     bank = ConceptBank.load(path)
     bank.check(card.name, TextEncoder(start).dim)
     pairs = open_pairs(recipe.data.caption_sources())
+    together = settings.batch_size // settings.accumulate
+    if losses.image_text and together == 1:
+        progress.warn(
+            "The image-text loss compares the images of one part of a batch, and there is one: it will be 0. "
+            "Raise batch_size, or lower accumulate."
+        )
     labels, teacher_concepts = None, None
     if regional and settings.teacher == "labels":
         labels = _labels(folder.labels if settings.labels is None else Path(settings.labels), bank, pairs, progress)

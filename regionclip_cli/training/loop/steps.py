@@ -15,7 +15,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from regionclip_cli.errors import RegionClipError
+from regionclip_cli.errors import RegionClipError, UsageError
 from regionclip_cli.recipe.sections.optimisation import Optimisation
 from regionclip_cli.training.loop import processes
 from regionclip_cli.training.loop.checkpoints import Checkpoints
@@ -58,11 +58,20 @@ class StepLoop(BaseLoop):
         self._batch: list[dict[str, Any]] = []
 
     def run(self) -> nn.Module:
-        """Train to the last step and return the model, with the averaged weights where there are any."""
+        """Train to the last step and return the model, with the averaged weights where there are any.
+
+        Raises:
+            UsageError: The run that it goes on from went further.
+        """
         runner = self.runner
         last = self.checkpoints.last() if self.resume else None
         if last is not None:
             self.iter = self.checkpoints.restore(last, bare(runner.model), runner.optim_wrapper.optimizer, self.average)
+        if self.iter > self.max_iters:
+            raise UsageError(
+                f"{last} has {self.iter:,} steps behind it, more than the {self.max_iters:,} that are asked for.",
+                "Ask for as many steps or more, or train into another folder.",
+            )
         self.dataloader.batch_sampler.first_step = self.iter
         runner.call_hook("before_train")
         with self._sentences():
@@ -104,7 +113,7 @@ class StepLoop(BaseLoop):
                 warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
                 yield
         except NotFiniteError as err:
-            raise RegionClipError(self._not_finite(), self._go_on("Try a lower learning rate.")) from err
+            raise RegionClipError(self._not_finite(), self._go_on(SLOWER)) from err
         except RuntimeError as err:
             if "DataLoader worker" not in str(err):
                 raise
@@ -136,6 +145,9 @@ class StepLoop(BaseLoop):
             f"The last good checkpoint is {last}; --resume goes on from it." if last else "There is no checkpoint yet."
         )
         return f"{saved} {advice}".strip()
+
+
+SLOWER = "With the same settings it would happen again: try a lower learning rate, in another folder (out=...)."
 
 
 def bare(model: nn.Module) -> nn.Module:

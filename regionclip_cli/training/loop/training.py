@@ -123,6 +123,7 @@ def build_runner(
     hooks: Sequence[Hook] = (),
     validation: Callable[[int], Mapping[str, float]] | None = None,
     validate_every: int | None = None,
+    learned_from: Mapping[str, str] | None = None,
 ) -> Trainer:
     """Make everything ready for `train`.
 
@@ -141,6 +142,7 @@ def build_runner(
         hooks: More hooks for the runner.
         validation: Called with the step in the first process; returns {name: value}.
         validate_every: Steps between two such calls; None: only after the last.
+        learned_from: Fingerprints {what: digits} of what must be the same when the run is taken up again.
 
     Raises:
         UsageError: `work_dir` holds checkpoints and `resume` is off; batches cannot be cut evenly; all is frozen.
@@ -153,6 +155,7 @@ def build_runner(
         "batch_size": settings.batch_size,
         "accumulate": settings.accumulate,
         "images": len(dataset),
+        **(learned_from or {}),
     }
     checkpoints = Checkpoints(work_dir / "checkpoints", settings.keep_last, identity)
     if not resume and checkpoints.last():

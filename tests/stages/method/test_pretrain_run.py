@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from regionclip_cli.data.captions import open_pairs
 from regionclip_cli.data.region_labels.labels import RegionLabels
 from regionclip_cli.errors import InputError, MissingError, UsageError
 from regionclip_cli.hub.model_card import read_card
+from regionclip_cli.language.concept_bank import ConceptBank
 from regionclip_cli.recipe.fields import checked
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.stages.detector import Detector
@@ -118,6 +120,32 @@ def test_a_run_is_taken_up_and_never_overwritten(work: Path, tmp_path: Path) -> 
         trained(tmp_path / "parts", resume=True, lr=0.1)
 
 
+def test_a_run_is_not_taken_up_with_another_bank_or_labels_in_the_same_place(work: Path, tmp_path: Path) -> None:
+    bank, labels = tmp_path / "bank.safetensors", tmp_path / "labels"
+    bank.write_bytes(Path("bank.safetensors").read_bytes())
+    shutil.copytree("made/labels", labels)
+    own: dict[str, Any] = {"concepts": str(bank), "labels": str(labels)}
+    trained(tmp_path / "run", steps=2, **own)
+    first = ConceptBank.load(bank)
+    ConceptBank(first.names, first.embeddings.flip(1), first.model, first.templates).save(bank)
+    with pytest.raises(UsageError, match=r"was trained with concepts \w+, and now it is \w+"):
+        trained(tmp_path / "run", resume=True, **own)
+    first.save(bank)
+    manifest = json.loads((labels / "labels.json").read_text())
+    (labels / "labels.json").write_text(json.dumps(manifest | {"data": "copied"}))
+    assert trained(tmp_path / "run", resume=True, **own).steps == 4
+    (labels / "labels.json").write_text(json.dumps(manifest | {"teacher": {"name": "another"}}))
+    with pytest.raises(UsageError, match=r"was trained with labels \w+, and now it is \w+"):
+        trained(tmp_path / "run", resume=True, **own)
+
+
+def test_it_is_said_when_captions_have_nothing_to_compare_with(work: Path, tmp_path: Path) -> None:
+    for accumulate, warned in ((2, False), (4, True)):
+        said = Listener()
+        pretrain.run(recipe(tmp_path / "none", steps=1, accumulate=accumulate), said, dry_run=True)
+        assert any("The image-text loss" in text for text in said.warnings) is warned
+
+
 @pytest.mark.parametrize("family", ["resnet", "vit"])
 def test_a_teacher_runs_along(work: Path, tmp_path: Path, family: Any) -> None:
     teacher = tmp_path / "teacher.safetensors"
@@ -157,9 +185,11 @@ def test_a_dry_run_measures_and_writes_nothing(work: Path, tmp_path: Path) -> No
 
 
 def share(out: Path) -> None:
-    result = pretrain.run(recipe(out, teacher="online", gather_regions=True))
+    said = Listener()
+    result = pretrain.run(recipe(out, teacher="online", gather_regions=True), said)
     assert isinstance(result, PretrainResult)
-    assert (result.model is None) == (os.environ["RANK"] == "1")
+    silent = os.environ["RANK"] == "1"
+    assert (result.model is None) == (result.plan == "") == (said.notes == []) == silent
 
 
 def test_two_processes_write_one_model(work: Path, tmp_path: Path) -> None:

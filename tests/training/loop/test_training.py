@@ -227,3 +227,9 @@ def test_progress_tells_steps_losses_and_validation(tmp_path: Path) -> None:
     assert [line["step"] for line in lines if "val/AP" in line] == [4, 6]
     assert {"loss", "loss_toy", "lr", "images_per_second"} < set(lines[0])
     assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_a_run_that_went_further_is_not_taken_for_a_shorter_one(tmp_path: Path) -> None:
+    fit(tmp_path, steps=6)
+    with pytest.raises(UsageError, match="has 6 steps behind it, more than the 4"):
+        fit(tmp_path, resume=True, steps=4)
