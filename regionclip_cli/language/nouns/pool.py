@@ -64,12 +64,7 @@ def choose_concepts(
     Raises:
         UsageError: Nothing is left; more is to be added than may be kept; a concept is to be added and left out.
     """
-    added, dropped = wanted(add), wanted(drop)
-    both = [name for name in added if name in set(dropped)]
-    if both:
-        raise UsageError(f"The concept {both[0]!r} is to be added and to be left out.")
-    if max_concepts is not None and len(added) > max_concepts:
-        raise UsageError(f"{len(added)} concepts are to be added, and only {max_concepts} may be kept.")
+    added, dropped = wishes(max_concepts, add, drop)
     out = {*dropped, *added}
     frequent = [name for name, count in counts.items() if count >= min_count and name not in out]
     frequent.sort(key=lambda name: (-counts[name], name))
@@ -79,6 +74,23 @@ def choose_concepts(
     chosen = sorted((*kept, *added), key=lambda name: (-counts.get(name, 0), name))
     absent = tuple(name for name in dropped if name not in counts)
     return ConceptPool(tuple((name, counts.get(name, 0)) for name in chosen), absent)
+
+
+def wishes(
+    max_concepts: int | None, add: Sequence[str], drop: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what is to be added and what is to be left out, see `choose_concepts`; no caption is needed for that.
+
+    Raises:
+        UsageError: More is to be added than may be kept; a concept is to be added and left out.
+    """
+    added, dropped = wanted(add), wanted(drop)
+    both = [name for name in added if name in set(dropped)]
+    if both:
+        raise UsageError(f"The concept {both[0]!r} is to be added and to be left out.")
+    if max_concepts is not None and len(added) > max_concepts:
+        raise UsageError(f"{len(added)} concepts are to be added, and only {max_concepts} may be kept.")
+    return added, dropped
 
 
 def wanted(names: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.language.concept_bank import ConceptBank
 from regionclip_cli.language.nouns.counting import count_nouns
-from regionclip_cli.language.nouns.pool import PAPER_MIN_COUNT, PAPER_POOL, ConceptPool, choose_concepts, wanted
+from regionclip_cli.language.nouns.pool import PAPER_MIN_COUNT, PAPER_POOL, ConceptPool, choose_concepts, wishes
 from regionclip_cli.language.templates import templates
 from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.language.text_side import require_text
@@ -179,7 +179,7 @@ def _prepare(
     stream_captions(sources)
     files = [path for data in sources if data.path for path in expand(data.paths())]
     names = tuple(f"{data.dataset} {', '.join(data.paths())}".strip() for data in sources)
-    wanted(section.add), wanted(section.drop)
+    wishes(section.max_concepts, section.add, section.drop)
     encoder, prompts = None, 0
     if bank is not None:
         encoder = TextEncoder(resolve(recipe.model.start), choose_device(recipe.device))

@@ -149,6 +149,10 @@ def test_what_is_missing_is_told_before_the_captions_are_read(
         run(recipe(captions, toy_model, templates="clip-8"))
     with pytest.raises(UsageError, match="cocoo"):
         run(recipe(captions, toy_model, add=["@cocoo"]))
+    with pytest.raises(UsageError, match="'tea' is to be added and to be left out"):
+        run(recipe(captions, toy_model, add=["tea"], drop=["Tea"]))
+    with pytest.raises(UsageError, match="2 concepts are to be added, and only 1 may be kept"):
+        run(recipe(captions, toy_model, add=["tea", "cup"], max_concepts=1))
     blind = captions.parent / "blind.safetensors"
     import torch
     from toys import toy_clip
