@@ -1,6 +1,6 @@
 """What region-text pretraining costs on this machine.
 
-    python benchmarks/pretrain.py                                    # a table; some minutes on a GPU, more on a CPU
+    python benchmarks/pretrain.py                                    # a table; on a CPU the rn50 parts take minutes
     python benchmarks/pretrain.py --parts rn50-bf16 --batch 16 --channels-last --json
 
 Four configurations, each trained for a few steps by the code of the stage `pretrain` itself:
