@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regionclip_cli.data.detection_sets.class_names import folded, match_classes
+from regionclip_cli.data.detection_sets.class_names import folded, match_classes, perhaps, respelt
 from regionclip_cli.errors import MissingError, UsageError, did_you_mean
 from regionclip_cli.language import vocabularies
 from regionclip_cli.language.names import parse_classes
@@ -85,6 +85,29 @@ def split_labels(name: str) -> tuple[str, ...]:
     """Return all classes of a split in the package, base and novel, whichever of them a set has."""
     known = tuple(label for label, _ in vocabularies.classes(name.partition("-")[0]))
     return _built_in(name, known).all(known)
+
+
+def left_out_of(split: str, classes: Sequence[str], where: str) -> str:
+    """Return a sentence on the classes of a split in the package that a set lacks; empty where it has all of them.
+
+    A set may have been cut to some of them, and a misspelt class looks the same: names that are near are told.
+
+    Args:
+        split: A name of `SPLITS`; of a file there is nothing to tell, since it must name classes of the set.
+        classes: The classes of the set.
+        where: What the sentence calls the set.
+    """
+    if split not in SPLITS:
+        return ""
+    wanted, known = split_labels(split), {folded(name) for name in classes}
+    lacking = [name for name in wanted if folded(name) not in known]
+    if not lacking:
+        return ""
+    some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+    return (
+        f"{where} has {len(wanted) - len(lacking):,} of the {len(wanted):,} classes of {split}; left out: {some}."
+        + perhaps(respelt(lacking, classes))
+    )
 
 
 def _built_in(name: str, classes: Sequence[str]) -> Split:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from regionclip_cli.commands.method.splits import app
 from regionclip_cli.console import Console
 from regionclip_cli.errors import UsageError
+from regionclip_cli.language import vocabularies
 
 
 def run(*words: str) -> tuple[str, str]:
@@ -46,3 +47,14 @@ def test_files_are_cut_and_named(tmp_path: Path) -> None:
         run("cut", str(split), "--annotations", str(source), "--out", str(tmp_path / "new"))
     told = run("cut", str(split), "--annotations", str(source), "--out", str(tmp_path / "other"), "--json")[0]
     assert [json.loads(line)["images"] for line in told.splitlines()] == [2, 2, 1]
+
+
+def test_a_class_of_the_split_that_a_file_lacks_is_told(tmp_path: Path) -> None:
+    names = [label for label, _ in vocabularies.classes("coco-65")]
+    names[names.index("umbrella")] = "umbrela"
+    changed = content() | {"categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)]}
+    source = write(tmp_path / "boxes.json", changed)
+    _, err = run("cut", "coco-48-17", "--annotations", str(source), "--out", str(tmp_path / "new"))
+    told = " ".join(err.split())
+    assert "boxes.json has 64 of the 65 classes of coco-48-17; left out: umbrella." in told
+    assert "Perhaps 'umbrella' is 'umbrela' there?" in told

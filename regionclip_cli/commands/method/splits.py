@@ -60,7 +60,7 @@ def cut_files(
     from regionclip_cli.data.detection_sets.open_vocabulary_coco import cut
 
     console = ctx.ensure_object(Console)
-    for made in cut(split, annotations, out):
+    for made in cut(split, annotations, out, console.warn):
         if as_json:
             console.json({**vars(made), "path": str(made.path)})
         else:

@@ -39,7 +39,8 @@ def train_proposals(
       regionclip train-proposals train-rpn --dry-run
       regionclip train-proposals train-rpn proposals.init=resnet50.pth
       regionclip train-proposals train-rpn proposals.network=rpn-c4
-      regionclip train-proposals finetune-tiny
+      regionclip train-proposals finetune-tiny proposals.network=rpn-trunk \\
+        proposals.steps=200 proposals.short_sides=[160] out=runs/boxes
       regionclip train-proposals train-rpn --resume
     """
     console = ctx.ensure_object(Console)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from regionclip_cli.errors import UsageError, did_you_mean
 from regionclip_cli.language import vocabularies
@@ -39,8 +39,8 @@ def match_classes(wanted: Iterable[str], known: Sequence[str], where: str) -> tu
 def unknown_class(name: str, known: Sequence[str], where: str) -> UsageError:
     """Return the error for a name that is no class, with the nearest ones."""
     near = did_you_mean(name, known) or did_you_mean(folded(name), [folded(each) for each in known])
-    some = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
-    return UsageError(f"{where} has no class {name!r}.", near or f"Its {len(known)} classes are: {some}.")
+    some = ", ".join(known[:5]) + (", ..." if len(known) > 5 else ".")
+    return UsageError(f"{where} has no class {name!r}.", near or f"Its {len(known)} classes are: {some}")
 
 
 def respelt(wanted: Iterable[str], known: Sequence[str]) -> dict[str, str]:
@@ -54,6 +54,12 @@ def respelt(wanted: Iterable[str], known: Sequence[str]) -> dict[str, str]:
         if folded(name) not in classes
     }
     return {name: classes[found[0]] for name, found in near.items() if found}
+
+
+def perhaps(near: Mapping[str, str]) -> str:
+    """Return a question about names that `respelt` found, to be put behind a sentence; empty where there are none."""
+    pairs = [f"{name!r} is {own!r}" for name, own in list(near.items())[:3]]
+    return f" Perhaps {', '.join(pairs)} there?" if pairs else ""
 
 
 def folded(name: str) -> str:

@@ -8,7 +8,7 @@ RegionCLIP: of the 5,000 images of val2017 4,836 have one of the 65 classes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from regionclip_cli.data.detection_sets.checking import Wrong, entry, text, whole
 from regionclip_cli.data.json_stream import Element, stream_json
-from regionclip_cli.data.splits import Split, read_split
+from regionclip_cli.data.splits import Split, left_out_of, read_split
 from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.model_file import whole_file
 
@@ -58,7 +58,9 @@ def cut_paths(annotations: Path, out: Path) -> dict[str, Path]:
     return {part: out / f"{stem}_{part}.json" for part in PARTS}
 
 
-def cut(split: str, annotations: Sequence[Path], out: Path) -> list[Cut]:
+def cut(
+    split: str, annotations: Sequence[Path], out: Path, warn: Callable[[str], None] = lambda sentence: None
+) -> list[Cut]:
     """Cut annotation files of COCO into base, novel and both.
 
     Files are read twice, an entry at a time, and everything about the entries that stay is kept as it is.
@@ -67,6 +69,7 @@ def cut(split: str, annotations: Sequence[Path], out: Path) -> list[Cut]:
         split: A name or file, as `read_split` takes it.
         annotations: COCO files, such as instances_train2017.json and instances_val2017.json.
         out: Folder of the new files; it is made.
+        warn: Told of classes of the split that a file lacks.
 
     Raises:
         MissingError: A file is missing.
@@ -80,12 +83,14 @@ def cut(split: str, annotations: Sequence[Path], out: Path) -> list[Cut]:
     twice = [path for path in wanted if wanted.count(path) > 1]
     if twice:
         raise UsageError(f"Two of the annotation files would be cut into {twice[0]}.", "Cut them into two folders.")
-    return [made for file in annotations for made in _cut(split, file, out)]
+    return [made for file in annotations for made in _cut(split, file, out, warn)]
 
 
-def _cut(split: str, file: Path, out: Path) -> list[Cut]:
+def _cut(split: str, file: Path, out: Path, warn: Callable[[str], None]) -> list[Cut]:
     """Cut one file."""
     names = dict(_categories(file))
+    if sentence := left_out_of(split, tuple(names.values()), file.name):
+        warn(sentence)
     chosen = read_split(split, tuple(names.values()))
     parts = _parts(chosen, names, cut_paths(file, out))
     for element in _entries(file, "annotations"):

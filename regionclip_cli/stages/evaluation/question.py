@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from regionclip_cli.data.detection_sets import DetectionSet
-from regionclip_cli.data.detection_sets.class_names import folded, respelt, unknown_class
-from regionclip_cli.data.splits import SPLITS, Split, read_split, split_labels
+from regionclip_cli.data.detection_sets.class_names import folded, perhaps, respelt, unknown_class
+from regionclip_cli.data.splits import Split, left_out_of, read_split
 from regionclip_cli.errors import UsageError
 from regionclip_cli.language.names import Vocabulary, parse_classes
 from regionclip_cli.recipe.sections.evaluation import EvaluateSection
@@ -100,25 +100,13 @@ def doubts(truth: DetectionSet, settings: EvaluateSection) -> list[str]:
     all the same. Both are wanted, and both are what a misspelt name looks like.
     """
     told = []
-    if settings.split is not None and settings.split in SPLITS:
-        wanted, known = split_labels(settings.split), {folded(name) for name in truth.classes}
-        lacking = [name for name in wanted if folded(name) not in known]
-        if lacking:
-            some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-            told.append(
-                f"{truth.name} has {len(wanted) - len(lacking):,} of the {len(wanted):,} classes of {settings.split}; "
-                f"not measured: {some}.{_spelt(respelt(lacking, truth.classes))}"
-            )
+    if settings.split is not None and (sentence := left_out_of(settings.split, truth.classes, truth.name)):
+        told.append(sentence)
     if settings.vocabulary is not None:
         near = respelt(parse_classes(settings.vocabulary).labels, truth.classes)
         if near:
-            told.append(f"Not every name of the vocabulary is a class of {truth.name}.{_spelt(near)}")
+            told.append(f"Not every name of the vocabulary is a class of {truth.name}.{perhaps(near)}")
     return told
-
-
-def _spelt(near: Mapping[str, str]) -> str:
-    pairs = [f"{name!r} is {own!r}" for name, own in list(near.items())[:3]]
-    return f" Perhaps {', '.join(pairs)} there?" if pairs else ""
 
 
 def _own_names(truth: DetectionSet, scored: tuple[str, ...]) -> Vocabulary:

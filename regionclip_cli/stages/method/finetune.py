@@ -107,12 +107,13 @@ def run(
     keep_stdout_clean()
     began = time.monotonic()
     plan = make_plan(recipe)
-    for images in (plan.train, plan.val):
-        if images is not None and (sentence := images.left_out()):
+    for each in (plan.train, plan.val):
+        if each is not None and (sentence := each.left_out()):
             progress.warn(sentence)
     if plan.val is not None:
         for sentence in doubts(plan.val, EvaluateSection(split=plan.split)):
             progress.warn(sentence)
+    images = training_images(plan)
     if dry_run:
         return FinetuneResult(None, plan.summary())
     folder = RunFolder(Path(recipe.out))
@@ -125,24 +126,24 @@ def run(
         text = TextEncoder(plan.model, device) if plan.settings.classifier == "text" else None
         watch = Watch(plan, detector, exporter, start, text, folder.stage(STAGE), progress)
         first = processes.rank() == 0
+        # Built before the start is measured, which may take long: what does not fit together is told at once.
+        runner = build_runner(
+            detector,
+            images,
+            plan.settings,
+            work_dir=folder.stage(STAGE),
+            seed=recipe.seed,
+            device=device,
+            resume=resume,
+            progress=progress,
+            validation=None if plan.val is None else watch,
+            validate_every=plan.settings.evaluate_every,
+        )
         if plan.val is None:
             progress.warn("Nothing is measured while it trains, and the last weights are kept: there is no data.val.")
         elif first:
             watch.before()
-        trained = train(
-            build_runner(
-                detector,
-                training_images(plan),
-                plan.settings,
-                work_dir=folder.stage(STAGE),
-                seed=recipe.seed,
-                device=device,
-                resume=resume,
-                progress=progress,
-                validation=None if plan.val is None else watch,
-                validate_every=plan.settings.evaluate_every,
-            )
-        )
+        trained = train(runner)
         record.count(steps=trained.steps, images=len(plan.train), classes=len(plan.train.classes))
         if not first:
             return FinetuneResult(None, "", trained.steps, time.monotonic() - began)

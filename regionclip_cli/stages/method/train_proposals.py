@@ -17,7 +17,7 @@ import torch
 
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.data.splits import read_split
-from regionclip_cli.errors import UsageError
+from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.recipe.sections.finetuning import ProposalsSection
@@ -102,6 +102,7 @@ def run(
     for each in (images, val):
         if each is not None and (sentence := each.left_out()):
             progress.warn(sentence)
+    views = Views(settings.short_sides, settings.max_side, settings.flip, settings.jitter, settings.canvas)
     plan = _plan(recipe, settings, images)
     if dry_run:
         return ProposalsResult(None, plan)
@@ -110,7 +111,6 @@ def run(
     with folder.opened(recipe, STAGE, resume=resume, device=str(device)) as record:
         progress.note(plan)
         model, config = build_network(recipe, settings, progress)
-        views = Views(settings.short_sides, settings.max_side, settings.flip, settings.jitter, settings.canvas)
         often = settings.sampler == "repeat-factor"
         repeats = repeat_factors(images, settings.repeat_threshold) if often else None
         trained = train(
@@ -150,8 +150,6 @@ def build_network(
     """
     torch.manual_seed(recipe.seed)
     if settings.network == ON_TRUNK:
-        if settings.init is not None:
-            raise UsageError("rpn-trunk has no ResNet of its own that `init` could fill.", "Leave it out.")
         detector, _ = load_detector(start_model(recipe))
         trunk = detector.backbone
         config: dict[str, Any] = {"type": ON_TRUNK, "channels": trunk.channels, "stride": trunk.stride}
@@ -181,6 +179,13 @@ def _open(recipe: Recipe) -> tuple[ProposalsSection, DetectionSet]:
         raise UsageError("This recipe has no section `proposals`.")
     if recipe.data.train is None:
         raise UsageError("There is nothing to train on.", "Name annotations and images under `data: train:`.")
+    if settings.init is not None and settings.network == ON_TRUNK:
+        raise UsageError("rpn-trunk has no ResNet of its own that `init` could fill.", "Leave it out.")
+    if settings.init is not None and not Path(settings.init).expanduser().is_file():
+        raise MissingError(
+            f"There is no file {settings.init} for the ResNet-50 to begin with (proposals.init).",
+            "Fetch torchvision's or timm's, or leave it out and begin with random weights.",
+        )
     whole = open_detection_set(recipe.data.train)
     classes = learned_classes(whole, settings.split)
     return settings, with_objects(whole if classes == whole.classes else whole.subset(classes))

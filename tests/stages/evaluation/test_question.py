@@ -107,7 +107,7 @@ def test_a_class_that_is_spelt_otherwise_is_not_passed_over_in_silence(truth: De
     assert len(labels) == 65
     misspelt = replace(truth, name="my.json", classes=(*(set(labels) - {"umbrella"}), "umbrela"))
     assert doubts(misspelt, EvaluateSection(split="coco-48-17")) == [
-        "my.json has 64 of the 65 classes of coco-48-17; not measured: umbrella. Perhaps 'umbrella' is 'umbrela' there?"
+        "my.json has 64 of the 65 classes of coco-48-17; left out: umbrella. Perhaps 'umbrella' is 'umbrela' there?"
     ]
     whole = replace(truth, classes=tuple(label.title() for label in labels))
     assert doubts(whole, EvaluateSection(split="coco-48-17")) == []

@@ -221,6 +221,13 @@ def test_a_base_class_of_a_split_that_the_file_lacks_is_an_error(toys, tmp_path)
         run(recipe(toys, tmp_path / "out", split="coco-48-17"), dry_run=True)
 
 
+def test_batches_that_cannot_be_cut_are_told_before_anything_is_measured(toys, tmp_path):
+    notes = Notes()
+    with pytest.raises(UsageError, match="cannot be cut into 2 equal parts"):
+        run(recipe(toys, tmp_path / "out", batch_size=3, accumulate=2), notes)
+    assert not [line for line in notes.said if "Before the training" in line]
+
+
 def test_wrong_entries_that_are_left_out_are_told(toys, tmp_path):
     data = write_shapes(tmp_path / "train")
     content = json.loads(Path(data.annotations).read_text())
@@ -257,6 +264,8 @@ def test_what_does_not_fit_together_is_told(toys, tmp_path):
         run(recipe({**toys, "model": bare}, out), dry_run=True)
     with pytest.raises(UsageError, match="nothing to fine-tune on"):
         run(_without_data(toys, out))
+    with pytest.raises(UsageError, match="short_sides needs one length"):
+        run(recipe(toys, out, short_sides=()), dry_run=True)
     told = run(recipe(toys, out), dry_run=True)
     assert told.model is None
     assert "4 steps of 2 images from toy.safetensors" in told.summary()

@@ -10,7 +10,7 @@ import torch
 from box_toys import write_shapes
 from toys import write_toy_model
 
-from regionclip_cli.errors import UsageError
+from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.hub.model_card import read_card
 from regionclip_cli.recipe.fields import checked
 from regionclip_cli.recipe.schema import Recipe
@@ -120,6 +120,10 @@ def test_wrong_entries_are_told_here_too(toys, tmp_path):
 def test_what_cannot_be_is_told(toys, tmp_path):
     with pytest.raises(UsageError, match="no ResNet of its own"):
         run(recipe(toys, tmp_path / "a", network="rpn-trunk", init="resnet50.pth"))
+    with pytest.raises(UsageError, match="jitter needs two factors"):
+        run(recipe(toys, tmp_path / "a", network="rpn-c4", jitter=(2.0, 1.0)), dry_run=True)
+    with pytest.raises(MissingError, match=r"no file nowhere\.pth"):
+        run(recipe(toys, tmp_path / "a", network="rpn-c4", init="nowhere.pth"), dry_run=True)
     told = run(recipe(toys, tmp_path / "b", network="rpn-trunk"), dry_run=True)
     assert "rpn-trunk on toy.safetensors: 2 steps of 2 images" in told.summary()
     assert not (tmp_path / "b").exists()
