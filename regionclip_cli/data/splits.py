@@ -103,10 +103,12 @@ def left_out_of(split: str, classes: Sequence[str], where: str) -> str:
     lacking = [name for name in wanted if folded(name) not in known]
     if not lacking:
         return ""
+    others = {folded(label) for label, _ in vocabularies.classes(split.partition("-")[0])}
+    own = [name for name in classes if folded(name) not in others]  # names that COCO or LVIS do not know
     some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
     return (
         f"{where} has {len(wanted) - len(lacking):,} of the {len(wanted):,} classes of {split}; left out: {some}."
-        + perhaps(respelt(lacking, classes))
+        + perhaps(respelt(lacking, own))
     )
 
 

@@ -12,7 +12,7 @@ from small_disk import small_disk
 from regionclip_cli.errors import OutputError, UsageError
 from regionclip_cli.recipe import fields
 from regionclip_cli.recipe.loading import load_recipe
-from regionclip_cli.recipe.records.run_book import changed
+from regionclip_cli.recipe.records.run_book import changed, compare
 from regionclip_cli.recipe.records.run_log import LOG, LoggedProgress
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import STAGES, Recipe
@@ -197,3 +197,12 @@ def test_an_unknown_stage_is_a_bug(tmp_path: Path) -> None:
 def test_tuples_have_not_changed_when_a_file_made_lists_of_them() -> None:
     assert changed({"a": [1, 2], "b.steps": 1}, {"a": (1, 2), "b.steps": 2}) == []
     assert changed({"a": [1, 2]}, {"a": (1,), "c": None, "d": 0}) == ["a", "d"]
+
+
+def test_settings_that_differ_deep_in_a_list_are_told_by_their_own_key(tmp_path: Path) -> None:
+    before = {"evaluate": [{"annotations": "a" * 80, "short_side": None}, {"conf": 0.5}]}
+    now = {"evaluate": [{"annotations": "a" * 80, "short_side": 96}, {"conf": 0.5}]}
+    with pytest.raises(UsageError, match=r"had evaluate\.0\.short_side = null, and this one has 96\."):
+        compare(before, now, tmp_path)
+    with pytest.raises(UsageError, match=r"had evaluate = "):
+        compare(before, {"evaluate": now["evaluate"][:1]}, tmp_path)

@@ -149,11 +149,28 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Any], held: Path) -> No
     Raises:
         UsageError: It tells the first that differs.
     """
-    for key in changed(before, now):
+    for changed_key in changed(before, now):
+        key, old, new = _narrowed(changed_key, before.get(changed_key), now.get(changed_key))
         raise UsageError(
-            f"The run in {held} had {key} = {_short(before.get(key))}, and this one has {_short(now.get(key))}.",
+            f"The run in {held} had {key} = {_short(old)}, and this one has {_short(new)}.",
             "Resume it with the same settings, or choose another folder with out=...",
         )
+
+
+def _narrowed(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """Return the key and values of the first thing in two values that differs, as deep in lists and mappings as it is.
+
+    Long values would look the same when they are cut to a length that fits into a sentence.
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        below = next((each for each in {**old, **new} if old.get(each) != new.get(each)), None)
+        if below is not None:
+            return _narrowed(f"{key}.{below}", old.get(below), new.get(below))
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        place = next((place for place in range(len(old)) if old[place] != new[place]), None)
+        if place is not None:
+            return _narrowed(f"{key}.{place}", old[place], new[place])
+    return key, old, new
 
 
 def _short(value: Any) -> str:

@@ -109,6 +109,9 @@ def test_a_class_that_is_spelt_otherwise_is_not_passed_over_in_silence(truth: De
     assert doubts(misspelt, EvaluateSection(split="coco-48-17")) == [
         "my.json has 64 of the 65 classes of coco-48-17; left out: umbrella. Perhaps 'umbrella' is 'umbrela' there?"
     ]
+    [told] = doubts(replace(truth, classes=("banana", "cat")), EvaluateSection(split="lvis-rare"))
+    assert told.startswith("boxes.json has 2 of the 1,203 classes of lvis-rare; left out: ")
+    assert "andanna" not in told  # bananas are meant
     whole = replace(truth, classes=tuple(label.title() for label in labels))
     assert doubts(whole, EvaluateSection(split="coco-48-17")) == []
 
