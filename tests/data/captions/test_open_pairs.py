@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regionclip_cli.data.captions import PairSet, open_pairs, stream_captions
-from regionclip_cli.data.captions.paths import expand, numbered
+from regionclip_cli.data.captions.paths import BLOCK, WHOLE, expand, fingerprint, numbered
 from regionclip_cli.errors import MissingError, UsageError
 
 
@@ -60,10 +60,30 @@ def test_the_fingerprint_follows_files_and_settings(tmp_path: Path) -> None:
     first = pairs_of("jsonl", path).fingerprint
     assert pairs_of("jsonl", path).fingerprint == first
     seen = {first, pairs_of("jsonl", path, limit=1).fingerprint, pairs_of("jsonl", path, images=tmp_path).fingerprint}
-    os.utime(path, ns=(1, 1))
-    seen.add(pairs_of("jsonl", path).fingerprint)
     seen.add(open_pairs([source("jsonl", path), source("jsonl", path)]).fingerprint)
+    path.write_text(path.read_text().replace("y", "z"))
+    seen.add(pairs_of("jsonl", path).fingerprint)
     assert len(seen) == 5
+
+
+def test_a_copy_has_the_fingerprint_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "c.txt"
+    path.write_bytes(b"a dog\n" * 9)
+    before = fingerprint([path], 1)
+    os.utime(path, ns=(1, 1))
+    assert fingerprint([path], 1) == before
+    assert fingerprint([path], 2) != before
+
+
+@pytest.mark.parametrize("at", [0, WHOLE // 7 + BLOCK // 2, WHOLE + BLOCK - 1])
+def test_large_files_are_told_apart_by_samples(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "c.tar"
+    path.write_bytes(bytes(WHOLE + BLOCK))
+    before = fingerprint([path])
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"x")
+    assert fingerprint([path]) != before
 
 
 def test_a_key_made_unique_may_not_be_taken(tmp_path: Path) -> None:
