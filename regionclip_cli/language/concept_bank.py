@@ -118,7 +118,9 @@ class ConceptBank:
         if self.model == model and self.dim == dim:
             return
         made = f"The bank was made by the model {self.model!r} with {self.dim} dimensions"
-        hint = f"Use --model {self.model}, or make the bank again with `regionclip concepts` and the model {model!r}."
+        hint = (
+            f"Use the model {self.model!r}, or make the bank again with `regionclip concepts` and the model {model!r}."
+        )
         if self.model == model:
             hint = f"Make the bank again with `regionclip concepts` and the model {model!r} as it is now."
         raise UsageError(f"{made}, and {model!r} has {dim}." if self.dim != dim else f"{made}, not by {model!r}.", hint)

@@ -113,7 +113,7 @@ def test_check(bank: ConceptBank) -> None:
         bank.check("rn50x4", 4)
     assert "'rn50'" in model.value.message
     assert "'rn50x4'" in model.value.message
-    assert "--model rn50" in model.value.hint
+    assert "Use the model 'rn50'" in model.value.hint
     with pytest.raises(UsageError, match=r"4 dimensions, and 'rn50' has 640.*again with"):
         bank.check("rn50", 640)
 

@@ -236,7 +236,7 @@ def test_a_stage_run_by_its_own_command_on_older_files_does_not_count(stages: St
     stages.stage("concepts")(recipe(), Silent())
     later = os.stat("out/nouns.csv").st_mtime + 60
     os.utime(CAPTIONS, (later, later))
-    with pytest.raises(UsageError, match="nothing is known of how it was made"):
+    with pytest.raises(UsageError, match="was run by itself, with other settings or on other files"):
         run(recipe())
 
 

@@ -168,8 +168,9 @@ def _decide(
     if unfinished or entry is None:
         if resume:
             return "to resume", "it goes on where it stopped"
+        what = "did not finish" if unfinished else "was run by itself, with other settings or on other files"
         raise UsageError(
-            f"The stage `{stage}` in {folder.path} did not finish, or nothing is known of how it was made.",
+            f"The stage `{stage}` in {folder.path} {what if last else 'was made nobody knows how'}.",
             "Add --resume to go on with it, or --force to run everything anew.",
         )
     words = dependence.differences(entry)

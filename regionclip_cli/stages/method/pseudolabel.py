@@ -17,6 +17,7 @@ from regionclip_cli.data.region_labels.manifest import MANIFEST, claim, read_man
 from regionclip_cli.errors import UsageError
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
+from regionclip_cli.recipe.sections.pseudolabel import PseudolabelSection
 from regionclip_cli.stages.labelling.estimate import Estimate, estimate
 from regionclip_cli.stages.labelling.exports import check_formats, count_failures, export, write_errors
 from regionclip_cli.stages.labelling.plan import Plan, make_plan
@@ -121,6 +122,8 @@ def run(
     ) as record:
         plan.manifest.check_same(claim(plan.folder, plan.manifest), plan.folder)
         tally = _label(plan, left, progress) if left else Tally()
+        if tally.failed < tally.images and not tally.regions:
+            progress.warn(_nothing(plan.settings))
         errors = write_errors(plan.folder, plan.manifest)
         finished = plan.finished()
         written: list[Path] = []
@@ -154,6 +157,12 @@ def _label(plan: Plan, left: Sequence[int], progress: Progress) -> Tally:
         return label_shards(plan, left, teacher, progress)
     finally:
         progress.finish()
+
+
+def _nothing(settings: PseudolabelSection) -> str:
+    """Return what to say when no region got a label, which leaves pretraining with captions alone."""
+    said = f"No region got a label: there is none, or none has a concept more probable than {settings.min_score:g}."
+    return said if settings.boxes is None else f"{said} Do the keys in {settings.boxes} name these images?"
 
 
 def _check_folder(plan: Plan) -> None:

@@ -68,7 +68,8 @@ class Checkpoints:
             try:
                 torch.save(state, part)
             except RuntimeError as err:  # torch's writer turns a full disk into this
-                raise OutputError(f"{path} cannot be written: {_first_line(err)}.", "Is the disk full?") from err
+                reason = "the disk took a part of it only" if "unexpected pos" in str(err) else _first_line(err)
+                raise OutputError(f"{path} cannot be written: {reason}.", "Is the disk full?") from err
         for old in self.all()[: -self.keep_last]:
             with contextlib.suppress(OSError):
                 old.unlink()

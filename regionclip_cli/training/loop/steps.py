@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -117,7 +118,9 @@ class StepLoop(BaseLoop):
         except RuntimeError as err:
             if "DataLoader worker" not in str(err):
                 raise
-            reason = str(err).partition("(")[0].strip().rstrip(".")
+            reason = (
+                re.sub(r"DataLoader worker \(pid(\(s\))?[^)]*\)", "it", str(err).splitlines()[0]).strip().rstrip(".")
+            )
             raise RegionClipError(
                 f"A process that reads images died at step {self.iter + 1}: {reason}.",
                 self._go_on("It often means that memory ran out: try fewer `workers`."),

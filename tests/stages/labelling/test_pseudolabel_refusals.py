@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from label_toys import done, labelling, shards, write_bank
+from listening import Listener
 from small_disk import small_disk
 from toys import DIM, write_toy_model
 
@@ -79,6 +80,19 @@ def test_a_model_without_proposals_is_refused_where_a_network_should_find_region
     with pytest.raises(MissingError, match=r"toy\.safetensors has no proposal network.*pseudolabel\.source"):
         run(labelling(model))
     assert done(run(labelling(model, source="grid", min_score=0))).regions == 7 * 12
+
+
+def test_it_is_said_when_no_region_gets_a_label(work: Path, toy_teacher: Path) -> None:
+    (work / "boxes.json").write_text('{"elsewhere.png": [[0, 0, 9, 9]]}')
+    none = {"nothing": {"min_score": 1}, "other": {"source": "given", "boxes": "boxes.json"}}
+    for out, section in none.items():
+        said = Listener()
+        assert done(run(labelling(toy_teacher, out=out, **section), said)).regions == 0
+        assert any("No region got a label" in text for text in said.warnings)
+    assert "Do the keys in boxes.json" in said.warnings[-1]
+    said = Listener()
+    run(labelling(toy_teacher, out="some", min_score=0), said)
+    assert said.warnings == []
 
 
 def test_a_recipe_without_the_section(work: Path, toy_teacher: Path) -> None:

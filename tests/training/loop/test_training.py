@@ -162,7 +162,7 @@ class Deadly(Noise):
 
 
 def test_a_reader_that_dies_gets_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RegionClipError, match="process that reads images died") as raised:
+    with pytest.raises(RegionClipError, match=r"process that reads images died at step \d+: it \w+ ") as raised:
         fit(tmp_path, dataset=Deadly(), workers=1)
     assert "workers" in raised.value.hint
 
@@ -208,6 +208,15 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OutputError, match="No space left"):
         fit(tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000002.pth"]
+
+
+def test_a_disk_that_fills_up_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(state: Any, path: Path) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 20776640 vs 20776528")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match=r"cannot be written: the disk took a part of it only\. Is the disk full"):
+        fit(tmp_path)
 
 
 def test_progress_tells_steps_losses_and_validation(tmp_path: Path) -> None:
