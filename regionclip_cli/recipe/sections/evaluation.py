@@ -23,7 +23,7 @@ class EvaluateSection(DetectionData):
     vocabulary: str | None = Field(None, description="Classes to choose from at test time; left out, those of the set.")
     scoring: Literal["default", "official"] = Field("default", description="official: the paper's test-time settings.")
     crops: bool = Field(False, description="The naive baseline: each box cropped and encoded as a picture.")
-    predictions: str | None = Field(None, description="Score what `detect` wrote, without a model.")
+    predictions: str | None = Field(None, description="Score what `detect --conf 0.001` wrote, without a model.")
     short_side: int | None = Field(None, ge=0, description="Shorter image side in pixels; left out, the model's own.")
     conf: float | None = Field(None, ge=0, description="Leave out scores below this; left out, 0.001, or the paper's.")
     max_dets: Count | None = Field(

@@ -9,6 +9,7 @@ ones is kept.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -209,8 +210,18 @@ def _conclude(
     )
 
 
+def _novel_ap(evaluation: Mapping[str, Any] | None) -> float | None:
+    """Return AP50 of novel classes, if there is any."""
+    found: float | None = (evaluation or {}).get("novel", {}).get("AP50")
+    return found
+
+
 def _say(result: FinetuneResult, progress: Progress) -> None:
-    """Tell what was gained, and what was forgotten."""
+    """Tell what was gained, and what was forgotten: finding objects first, then naming those that are known."""
+    steps = {each["step"]: each for each in result.evaluations}
+    old_ap, new_ap = (_novel_ap(steps.get(step)) for step in (0, result.best_step))
+    if old_ap is not None and new_ap is not None and old_ap - new_ap > 1:
+        progress.warn(f"The best model finds novel classes worse than the start (AP50 {old_ap:.1f} -> {new_ap:.1f}).")
     before, after = result.recognition.get("before"), result.recognition.get("after")
     if not before or not after:
         return

@@ -17,7 +17,7 @@ from regionclip_cli.language.vocabularies import classes
 from regionclip_cli.recipe.fields import checked
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.stages.detector import Detector
-from regionclip_cli.stages.method.finetune import run
+from regionclip_cli.stages.method.finetune import FinetuneResult, _say, run
 from regionclip_cli.vision.builder import load_detector
 
 QUICK = {
@@ -107,6 +107,17 @@ def test_forgetting_is_told(finished):
     assert set(result.recognition) == {"before", "after"}
     assert all(0 <= result.recognition["after"][group]["top1"] <= 100 for group in ("base", "novel", "all"))
     assert any("Known boxes named right" in line for line in notes.said)
+
+
+def test_a_best_model_that_finds_novel_classes_worse_than_the_start_is_told():
+    def measured(step: int, value: float | None) -> dict:
+        return {"step": step, "base": {"AP50": 50.0}, "novel": {"AP50": value}, "all": {"AP50": 40.0}}
+
+    for after, told in ((20.0, ["AP50 30.0 -> 20.0"]), (29.5, []), (None, [])):
+        notes = Notes()
+        evaluations = (measured(0, 30.0), measured(2, after), measured(4, 0.0))
+        _say(FinetuneResult(Path("m"), "plan", best_step=2, evaluations=evaluations), notes)
+        assert [line.partition("(")[2].rstrip(").") for line in notes.warned] == told
 
 
 def test_the_model_goes_straight_into_detect(finished, toys):
