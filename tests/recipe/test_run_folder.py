@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from small_disk import small_disk
 from regionclip_cli.errors import OutputError, UsageError
 from regionclip_cli.recipe import fields
 from regionclip_cli.recipe.loading import load_recipe
-from regionclip_cli.recipe.records.run_book import changed, compare
+from regionclip_cli.recipe.records.run_book import RunRecord, changed, compare
 from regionclip_cli.recipe.records.run_log import LOG, LoggedProgress
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import STAGES, Recipe
@@ -206,3 +208,10 @@ def test_settings_that_differ_deep_in_a_list_are_told_by_their_own_key(tmp_path:
         compare(before, now, tmp_path)
     with pytest.raises(UsageError, match=r"had evaluate = "):
         compare(before, {"evaluate": now["evaluate"][:1]}, tmp_path)
+
+
+def test_a_run_does_not_seem_to_begin_before_what_was_there(tmp_path: Path) -> None:
+    for _ in range(8):
+        before = time.time()
+        record = RunRecord.begin(recipe_in(tmp_path), "concepts", resume=False, device=None)
+        assert datetime.fromisoformat(record.started).timestamp() >= before - 2e-6
