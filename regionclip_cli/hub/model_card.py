@@ -42,6 +42,9 @@ class ModelCard(BaseModel):
     proposals: dict[str, Any] | None = Field(None, description="Type and options of the proposal network inside.")
     parts: tuple[Part, ...] = Field((), description="Which parts of a detector the file holds.")
     teacher: str | None = Field(None, description="Name of the teacher's backbone, where a teacher tower is inside.")
+    texts: str | None = Field(
+        None, description="Name of the model that the text encoder comes from; empty means its own."
+    )
     classifier: Literal["text", "linear"] = Field(
         "text", description="text: any word can be asked for; linear: a learned layer that knows `classes` alone."
     )
@@ -54,6 +57,11 @@ class ModelCard(BaseModel):
     licence: str = Field("", description="Licence of the weights, where it is known.")
     source: str = Field("", description="Where the weights come from.")
     notes: str = Field("", description="Anything else a user should know.")
+
+    @property
+    def text_model(self) -> str:
+        """Name of the model whose concept banks fit: training regions leaves the text encoder as it was."""
+        return self.texts or self.name
 
     def metadata(self) -> dict[str, str]:
         """Return the safetensors metadata that carries this card."""

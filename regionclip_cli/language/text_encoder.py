@@ -53,8 +53,8 @@ class TextEncoder:
 
     @property
     def model(self) -> str:
-        """Return the name of the model, which concept banks carry."""
-        return self.card.name
+        """Return the name of the model that the text encoder comes from, which concept banks carry."""
+        return self.card.text_model
 
     @property
     def dim(self) -> int:

@@ -103,7 +103,7 @@ class Detector:
             MissingError: There is no such file.
         """
         bank = bank if isinstance(bank, ConceptBank) else ConceptBank.load(Path(bank))
-        bank.check(self.card.name, self._encoder.dim)
+        bank.check(self.card.text_model, self._encoder.dim)
         return self._look_for(embed_bank(bank, distractors, self._encoder))
 
     @overload

@@ -44,6 +44,7 @@ def write_pretrained(
     card = before.model_copy(
         update={
             "name": name,
+            "texts": before.text_model,
             "parts": tuple(parts),
             "teacher": None,
             "proposals": found,

@@ -145,6 +145,7 @@ def test_text_tower_is_taken_from_another_model(official_rn50, tmp_path):
     fields, found = convert_finetuned(finetuned(official_rn50, 1024), source)
     assert "text" in fields["parts"]
     assert fields["clip"] is None
+    assert fields["texts"] == "words"
     assert mark(found["clip.text_projection"]) == 5
 
 

@@ -37,6 +37,7 @@ class Exporter:
         self.card: ModelCard = start.model_copy(
             update={
                 "name": name,
+                "texts": start.text_model,
                 "proposals": read_card(plan.proposals).proposals if plan.proposals else start.proposals,
                 "parts": tuple(parts),
                 "teacher": None,
@@ -79,7 +80,13 @@ def with_proposals(path: Path, name: str, model: Path, config: dict[str, Any], t
     start = read_card(model)
     parts = tuple(dict.fromkeys((*start.parts, "proposals")))
     card = start.model_copy(
-        update={"name": name, "proposals": config, "parts": parts, "source": f"{start.name} with new proposals."}
+        update={
+            "name": name,
+            "texts": start.text_model,
+            "proposals": config,
+            "parts": parts,
+            "source": f"{start.name} with new proposals.",
+        }
     )
     kept = _tensors(model, lambda key: not key.startswith(PROPOSALS))
     return write_model(path, card, kept | {PROPOSALS + key: value for key, value in tensors.items()})

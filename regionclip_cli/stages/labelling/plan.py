@@ -127,7 +127,7 @@ def _bank(
         raise MissingError(f"There is no concept bank {path}.", hint)
     bank, encoder = ConceptBank.load(path), TextEncoder(teacher)
     start = _card(recipe.model.start)
-    foreign = settings.concepts is None and start is not None and bank.model == start.name != encoder.model
+    foreign = settings.concepts is None and start is not None and bank.model == start.text_model != encoder.model
     if foreign:
         progress.start(f"Embedding concepts with {encoder.model}", len(bank.names), "concepts")
         try:

@@ -48,7 +48,7 @@ class RegionTeacher:
         self.teacher = _load_teacher(plan, self.finder, self.device, dtype)
         self.source = self._fixed() if self.finder is None else self.finder.proposals
         self.source.configure(nms_iou=self.settings.proposal_iou, max_proposals=self.settings.regions)
-        plan.bank.check(read_card(plan.teacher).name, self.teacher.backbone.embed_dim)
+        plan.bank.check(read_card(plan.teacher).text_model, self.teacher.backbone.embed_dim)
         self.concepts = plan.bank.embeddings.to(self.device)  # (C, D)
         self.crops = CropEncoder(self.teacher.backbone) if self.settings.teacher_view == "crop" else None
 

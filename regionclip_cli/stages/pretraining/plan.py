@@ -153,7 +153,7 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
         hint = "Run `regionclip concepts RECIPE` first, or name a bank in `pretrain.concepts`."
         raise MissingError(f"There is no concept bank {path}.", hint)
     bank = ConceptBank.load(path)
-    bank.check(card.name, TextEncoder(start).dim)
+    bank.check(card.text_model, TextEncoder(start).dim)
     pairs = open_pairs(recipe.data.caption_sources())
     together = settings.batch_size // settings.accumulate
     if losses.image_text and together == 1:
@@ -196,7 +196,7 @@ def _in_teachers_space(bank: ConceptBank, start: Path, teacher: Path, progress: 
     A pretraining checkpoint that carries its teacher was trained with one text encoder for both.
     """
     encoder = TextEncoder(teacher)
-    if encoder.model == read_card(start).name:
+    if encoder.model == read_card(start).text_model:
         return bank.embeddings
     progress.start(f"Embedding concepts with {encoder.model}", len(bank.names), "concepts")
     try:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.backbones import BACKBONES
+from regionclip_cli.hub.model_card import read_card
 from regionclip_cli.training.checkpoints.architecture import recognise_tower
 from regionclip_cli.training.checkpoints.checking import check, clip_shapes, some
 from regionclip_cli.training.checkpoints.clip_weights import (
@@ -85,7 +86,7 @@ def convert_finetuned(tensors: Mapping[str, Tensor], text_from: Path | None) -> 
     found = under(CLIP + VISUAL, student)
     if text_from is not None:
         fields["clip"], text = take_text(text_from, clip_config(BACKBONES[backbone]))
-        fields["parts"].append("text")
+        fields |= {"parts": ["visual", "text"], "texts": read_card(text_from).text_model}
         found |= under(CLIP, text)
     _add_proposals(tensors, fields, found)
     _add_predictor(below(tensors, PREDICTOR), BACKBONES[backbone].embed_dim, fields, found)

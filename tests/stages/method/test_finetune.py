@@ -124,7 +124,7 @@ def test_the_model_goes_straight_into_detect(finished, toys):
     result, out, _ = finished
     assert result.model == out / "finetune" / "model.safetensors"
     card = read_card(result.model)
-    assert card.name == "toy"
+    assert (card.name, card.text_model) == ("toy", read_card(Path(toys["model"])).name)
     assert card.classes == ("red", "green")
     assert set(card.parts) == {"visual", "text", "proposals", "box_head"}
     assert (card.short_side, card.max_side) == (64, 128)

@@ -102,6 +102,8 @@ def test_labels_teach_a_model_that_detects_at_once(work: Path, tmp_path: Path) -
     assert "train-proposals" in card.notes
     found = Detector(result.model, device="cpu").set_classes(["red thing"]).detect("photos/0.png", conf=0.0)
     assert found.to_json()["detections"]
+    assert card.text_model == "toy"
+    assert Detector(result.model, device="cpu").set_bank("bank.safetensors").labels == tuple(NAMES)
     (book,) = json.loads((tmp_path / "run.json").read_text())["runs"]
     assert (book["status"], book["counts"]) == ("finished", {"images": 7, "concepts": 6, "steps": 4})
     assert "The model is" in result.summary()
