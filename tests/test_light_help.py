@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,17 @@ def test_nothing_heavy_is_imported(words: str) -> None:
     command = [sys.executable, "-c", PROBE, ",".join(HEAVY), *words.split()]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == (2 if words == "dtect" else 0), ended.stderr
+    assert ended.stderr.splitlines()[-1] == "IMPORTED"
+
+
+def test_names_alone_need_no_torch(tmp_path: Path) -> None:
+    captions = tmp_path / "captions.txt"
+    captions.write_text("a dog runs\na dog sleeps\n")
+    words = ["concepts", "--captions", str(captions), "--out", str(tmp_path / "nouns.csv"), "--names-only"]
+    heavy = ",".join(set(HEAVY) - {"numpy"})
+    command = [sys.executable, "-c", PROBE, heavy, *words, "--min-count", "2"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
     assert ended.stderr.splitlines()[-1] == "IMPORTED"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from regionclip_cli import app as root
-from regionclip_cli.commands.method import recipe_arguments
+from regionclip_cli.commands import recipe_arguments
 from regionclip_cli.recipe import library
 from regionclip_cli.recipe.loading import load_recipe
 from regionclip_cli.stages.method import pipeline

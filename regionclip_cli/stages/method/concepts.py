@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regionclip_cli.data.captions import stream_captions
 from regionclip_cli.data.captions.paths import expand
 from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.store import resolve
-from regionclip_cli.language.concept_bank import ConceptBank
 from regionclip_cli.language.nouns.counting import count_nouns
 from regionclip_cli.language.nouns.pool import PAPER_MIN_COUNT, PAPER_POOL, ConceptPool, choose_concepts, wishes
 from regionclip_cli.language.templates import templates
-from regionclip_cli.language.text_encoder import TextEncoder
-from regionclip_cli.language.text_side import require_text
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.recipe.sections.concepts import ConceptsSection
 from regionclip_cli.results.files import check_folder
-from regionclip_cli.stages.detection.devices import choose_device
 from regionclip_cli.stages.progress import Progress, Silent
+
+if TYPE_CHECKING:  # names alone need no torch, and are there at once
+    from regionclip_cli.language.concept_bank import ConceptBank
+    from regionclip_cli.language.text_encoder import TextEncoder
 
 SHOWN = 10
 
@@ -182,6 +182,10 @@ def _prepare(
     wishes(section.max_concepts, section.add, section.drop)
     encoder, prompts = None, 0
     if bank is not None:
+        from regionclip_cli.language.text_encoder import TextEncoder
+        from regionclip_cli.language.text_side import require_text
+        from regionclip_cli.stages.detection.devices import choose_device
+
         encoder = TextEncoder(resolve(recipe.model.start), choose_device(recipe.device))
         require_text(encoder.card)
         prompts = len(templates(section.templates or encoder.card.templates))
@@ -224,6 +228,8 @@ def _mine(
 
 
 def _embed(pool: ConceptPool, chosen: str | None, encoder: TextEncoder, progress: Progress) -> ConceptBank:
+    from regionclip_cli.language.concept_bank import ConceptBank
+
     progress.start("Embedding concepts", len(pool.names), "concepts")
     embeddings = encoder.encode(pool.names, chosen, progress.advance)
     progress.finish()

@@ -115,9 +115,9 @@ def run(
         for sentence in doubts(plan.val, EvaluateSection(split=plan.split)):
             progress.warn(sentence)
     images = training_images(plan)
-    if dry_run:
-        return FinetuneResult(None, plan.summary())
     folder = RunFolder(Path(recipe.out))
+    if dry_run:
+        return FinetuneResult(None, f"{plan.summary()} Would write {folder.model(STAGE)}.")
     device = processes.own_device(choose_device(recipe.device))
     with folder.opened(recipe, STAGE, resume=resume, device=str(device)) as record:
         progress.note(plan.summary())

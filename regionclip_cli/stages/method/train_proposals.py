@@ -104,9 +104,9 @@ def run(
             progress.warn(sentence)
     views = Views(settings.short_sides, settings.max_side, settings.flip, settings.jitter, settings.canvas)
     plan = _plan(recipe, settings, images)
-    if dry_run:
-        return ProposalsResult(None, plan)
     folder = RunFolder(Path(recipe.out))
+    if dry_run:
+        return ProposalsResult(None, f"{plan} Would write {folder.model(STAGE)}.")
     device = processes.own_device(choose_device(recipe.device))
     with folder.opened(recipe, STAGE, resume=resume, device=str(device)) as record:
         progress.note(plan)

@@ -280,6 +280,7 @@ def test_what_does_not_fit_together_is_told(toys, tmp_path):
     told = run(recipe(toys, out), dry_run=True)
     assert told.model is None
     assert "4 steps of 2 images from toy.safetensors" in told.summary()
+    assert str(out / "finetune" / "model.safetensors") in told.summary()
     assert not out.exists()
 
 
