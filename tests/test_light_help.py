@@ -47,7 +47,7 @@ def test_nothing_heavy_is_imported(words: str) -> None:
 
 def test_names_alone_need_no_torch(tmp_path: Path) -> None:
     captions = tmp_path / "captions.txt"
-    captions.write_text("a dog runs\na dog sleeps\n")
+    captions.write_text("a dog runs\ntwo dogs on a mat\n")
     words = ["concepts", "--captions", str(captions), "--out", str(tmp_path / "nouns.csv"), "--names-only"]
     heavy = ",".join(set(HEAVY) - {"numpy"})
     command = [sys.executable, "-c", PROBE, heavy, *words, "--min-count", "2"]
