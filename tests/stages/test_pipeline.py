@@ -247,6 +247,14 @@ def test_labels_are_left_out_where_the_teacher_runs_along(stages: StandIns) -> N
     assert run(online) == ["unchanged", "left out", "unchanged", "unchanged"]
 
 
+@pytest.mark.parametrize(("network", "again"), [("rpn-trunk", "done"), ("rpn-fpn", "unchanged")])
+def test_proposals_on_a_trunk_follow_the_pretraining(stages: StandIns, network: str, again: str) -> None:
+    sections = {"proposals": {"network": network}, "finetune": {}}
+    run(recipe(**sections))
+    sections["pretrain"] = {"teacher": "labels", "steps": 6}  # the head's file holds the pretrained trunk, too
+    assert run(recipe(**sections)) == ["unchanged", "unchanged", "done", again, "done", "done"]
+
+
 def test_a_recipe_without_stages(stages: StandIns) -> None:
     with pytest.raises(UsageError, match="has no stage to run"):
         run(fields.checked(Recipe, name="x"))

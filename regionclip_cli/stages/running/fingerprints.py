@@ -28,6 +28,7 @@ PATHS = frozenset(
 UPSTREAM: Mapping[str, tuple[str, ...]] = {
     "pseudolabel": ("concepts",),
     "pretrain": ("concepts", "pseudolabel"),
+    "proposals": ("pretrain",),
     "finetune": ("pretrain", "proposals"),
     "evaluate": ("pretrain", "proposals", "finetune"),
 }
@@ -67,12 +68,17 @@ def dependences(recipe: Recipe) -> dict[str, Dependence]:
     found: dict[str, Dependence] = {}
     for stage in present(recipe):
         settings = {key: value for key, value in settings_of(recipe, stage).items() if not is_free(key, INDIFFERENT)}
-        before = [name for name in UPSTREAM.get(stage, ()) if name in found]
+        before = [name for name in UPSTREAM.get(stage, ()) if name in found and not _alone(recipe, stage)]
         if stage == "pretrain" and recipe.pretrain is not None and recipe.pretrain.teacher == "online":
             before = [name for name in before if name != "pseudolabel"]
         files = {str(path): state(path) for text in _texts(settings, named=False) for path in _named(text)}
         found[stage] = Dependence(settings, files, {name: found[name].fingerprint for name in before})
     return found
+
+
+def _alone(recipe: Recipe, stage: str) -> bool:
+    """Whether a stage takes up nothing: a proposal network with a trunk of its own has none of a pretrained model."""
+    return stage == "proposals" and recipe.proposals is not None and recipe.proposals.network != "rpn-trunk"
 
 
 def state(path: Path) -> list[int]:
