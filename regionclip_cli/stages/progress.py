@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -41,3 +43,17 @@ class Silent:
 
     def finish(self) -> None:
         """Ignore."""
+
+
+@contextmanager
+def resumable(progress: Progress) -> Iterator[None]:
+    """Tell a user who interrupts the block that what is done is kept, and how to go on; the interruption goes on, too.
+
+    Args:
+        progress: Told it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress.note("What is done so far is kept; --resume goes on from there.")
+        raise

@@ -20,7 +20,7 @@ from regionclip_cli.stages.evaluation.predictions.given import GivenPredictions
 from regionclip_cli.stages.evaluation.predictions.lines import Line, read_lines
 from regionclip_cli.stages.evaluation.report.writing import write_results
 from regionclip_cli.stages.evaluation.tables import describe, describe_plan
-from regionclip_cli.stages.progress import Progress, Silent
+from regionclip_cli.stages.progress import Progress, Silent, resumable
 from regionclip_cli.stages.sharing import Share, choose_share
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def run(
         measured, failed = [], 0
         for job in jobs:
             progress.note(_opening(job))
-            measurement, lines = _measure(job, own, resume, networks, progress)
+            with resumable(progress):
+                measurement, lines = _measure(job, own, resume, networks, progress)
             if measurement.scores is not None and (broken := measurement.scores.broken):
                 progress.warn(
                     f"{job.name}: {broken:,} detections count for nothing, since their score or box is not a number; "

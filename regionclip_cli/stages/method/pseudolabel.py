@@ -23,7 +23,7 @@ from regionclip_cli.stages.labelling.exports import check_formats, count_failure
 from regionclip_cli.stages.labelling.plan import Plan, make_plan
 from regionclip_cli.stages.labelling.teacher import RegionTeacher
 from regionclip_cli.stages.labelling.work import Tally, label_shards
-from regionclip_cli.stages.progress import Progress, Silent
+from regionclip_cli.stages.progress import Progress, Silent, resumable
 from regionclip_cli.stages.sharing import choose_share
 
 
@@ -154,7 +154,8 @@ def _label(plan: Plan, left: Sequence[int], progress: Progress) -> Tally:
     )
     progress.start("Labelling", sum(len(plan.manifest.rows_of(shard)) for shard in left), "images")
     try:
-        return label_shards(plan, left, teacher, progress)
+        with resumable(progress):
+            return label_shards(plan, left, teacher, progress)
     finally:
         progress.finish()
 

@@ -83,8 +83,10 @@ def test_a_run_leaves_a_folder_that_says_all(make_recipe: Any, tmp_path: Path) -
 def test_a_run_that_was_cut_off_goes_on(make_recipe: Any, tmp_path: Path, looked: list[str]) -> None:
     whole = run(make_recipe(out=tmp_path / "whole"))
     looked.clear()
+    cut = Interrupted(after=2)
     with pytest.raises(KeyboardInterrupt):
-        run(make_recipe(), Interrupted(after=2))
+        run(make_recipe(), cut)
+    assert "--resume goes on" in cut.said[-1]
     assert len(looked) == 2
     with pytest.raises(UsageError, match="holds the results of another run"):
         run(make_recipe())

@@ -20,6 +20,7 @@ from regionclip_cli.data.region_labels.shards import ShardWriter, shard_path
 from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.stages.labelling.estimate import Estimate
 from regionclip_cli.stages.method.pseudolabel import run
+from regionclip_cli.stages.progress import Silent
 
 
 def test_it_writes_labels_of_every_image(work: Path, toy_teacher: Path) -> None:
@@ -78,6 +79,7 @@ def test_a_run_that_was_cut_anywhere_goes_on_to_the_same_bytes(
 ) -> None:
     run(labelling(toy_teacher, out="whole"))
     add, count = ShardWriter.add, 0
+    said: list[str] = []
 
     def cut(self: ShardWriter, row: Any) -> None:
         nonlocal count
@@ -88,8 +90,10 @@ def test_a_run_that_was_cut_anywhere_goes_on_to_the_same_bytes(
 
     with monkeypatch.context() as patch:
         patch.setattr(ShardWriter, "add", cut)
+        patch.setattr(Silent, "note", lambda _, message: said.append(message))
         with pytest.raises(KeyboardInterrupt):
             run(labelling(toy_teacher))
+    assert "--resume goes on" in said[-1]
     whole = (at - 1) // 3
     assert len(shards()) == 2 * whole
     assert not list(Path("run/labels").glob(".*"))
