@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from regionclip_cli.errors import UsageError, did_you_mean
 from regionclip_cli.recipe.reading.sections import sections_in
@@ -78,9 +77,9 @@ def _rows(settings: type[BaseModel], above: str, root: Any) -> Iterator[Row]:
 
 
 def _default(info: FieldInfo, below: type[BaseModel] | None) -> str:
-    value = info.get_default(call_default_factory=True)
-    if value is PydanticUndefined:
+    if info.is_required():
         return ""
+    value = info.get_default(call_default_factory=True)
     if below is not None and isinstance(value, BaseModel):
         return "{}"
     return json.dumps(value)
