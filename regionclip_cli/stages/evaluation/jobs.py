@@ -23,6 +23,8 @@ from regionclip_cli.stages.evaluation.question import GROUND_TRUTH, PROPOSALS, Q
 from regionclip_cli.stages.progress import Progress
 
 ABOUT = "about.json"
+ON_TRUNK = "rpn-trunk"
+"""Kind of proposal head that comes in one file with the model it stands on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +111,6 @@ def make_jobs(recipe: Recipe, progress: Progress) -> list[Job]:
         for sentence in doubts(truth, settings):
             progress.warn(sentence)
         model = None if settings.predictions is not None else _model(recipe, settings, folder)
-        other = settings.proposals_from or recipe.model.proposals
         uses_network = model is not None and settings.boxes == PROPOSALS
         jobs.append(
             Job(
@@ -119,7 +120,7 @@ def make_jobs(recipe: Recipe, progress: Progress) -> list[Job]:
                 truth=truth,
                 question=ask(truth, settings),
                 model=model,
-                proposals=resolve(other) if uses_network and other is not None else None,
+                proposals=_proposals(recipe, settings, folder, model) if uses_network else None,
                 boxes=_boxes(settings) if model is not None else None,
             )
         )
@@ -154,8 +155,25 @@ def _model(recipe: Recipe, settings: EvaluateSection, folder: RunFolder) -> Path
     """Return the model that is named, else the last one that the recipe has trained, else the one it starts from."""
     if settings.model is not None:
         return resolve(settings.model)
-    trained = (folder.model(stage) for stage in ("finetune", "pretrain"))
+    trained = [folder.model(stage) for stage in ("finetune", "pretrain")]
+    if recipe.proposals is not None and recipe.proposals.network == ON_TRUNK:
+        trained.insert(1, folder.model("proposals"))  # with the pretrained model in the same file
     return next((path for path in trained if path.is_file()), None) or resolve(recipe.model.start)
+
+
+def _proposals(recipe: Recipe, settings: EvaluateSection, folder: RunFolder, model: Path | None) -> Path | None:
+    """Return the other model that finds the boxes: the one that is named, else what this recipe has trained to do so.
+
+    None where the model itself does. A model that this recipe has fine-tuned holds the network it was trained with.
+    """
+    if settings.proposals_from is not None:
+        return resolve(settings.proposals_from)
+    made = folder.model("proposals")
+    if model in (folder.model("finetune"), made):
+        return None
+    if recipe.proposals is not None and recipe.proposals.network != ON_TRUNK and made.is_file():
+        return made
+    return None if recipe.model.proposals is None else resolve(recipe.model.proposals)
 
 
 def _boxes(settings: EvaluateSection) -> BoxFile | None:
