@@ -13,12 +13,12 @@ from regionclip_cli.data.boxes import BoxFile, read_boxes
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.errors import MissingError, UsageError, did_you_mean
 from regionclip_cli.hub.model_card import fingerprint, read_card
+from regionclip_cli.hub.model_file import whole_file
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.recipe.sections.data import DetectionData
 from regionclip_cli.recipe.sections.evaluation import EvaluateSection
-from regionclip_cli.results.files import replacing
 from regionclip_cli.stages.evaluation.question import GROUND_TRUTH, PROPOSALS, Question, ask, doubts
 from regionclip_cli.stages.progress import Progress
 
@@ -83,8 +83,8 @@ class Job:
                         "Resume with the same settings, or choose another folder.",
                     )
             return
-        with replacing(path) as file:
-            file.write(json.dumps(about, indent=1).encode() + b"\n")
+        with whole_file(path) as part:
+            part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def make_jobs(recipe: Recipe, progress: Progress) -> list[Job]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from toys import write_toy_model
 from regionclip_cli.recipe.fields import checked
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.stages.evaluation.jobs import make_jobs
+from regionclip_cli.stages.evaluation.outcome import conclude
+from regionclip_cli.stages.evaluation.report.writing import write_results
 from regionclip_cli.stages.progress import Silent
 
 
@@ -55,3 +59,25 @@ def test_a_head_on_a_trunk_is_measured_with_it(networks: Any) -> None:
 @pytest.mark.parametrize("proposals", [FPN, HEAD])
 def test_a_fine_tuned_model_brings_the_network_it_was_trained_with(networks: Any, proposals: dict) -> None:
     assert networks("finetune", "proposals", "pretrain", proposals=proposals, named=True) == ("finetune", None)
+
+
+@pytest.mark.parametrize("share", ["about.json", "results.json"])
+def test_several_processes_may_write_at_once(make_recipe: Any, monkeypatch: pytest.MonkeyPatch, share: str) -> None:
+    [job] = make_jobs(make_recipe(), Silent())
+    measured = conclude(job.question, [])
+
+    def write() -> None:
+        job.claim() if share == "about.json" else write_results(job, measured, list, Silent())
+
+    sync, others = os.fsync, [write]
+
+    def another_comes_between(file: int) -> None:
+        sync(file)
+        if others:
+            others.pop()()
+
+    monkeypatch.setattr(os, "fsync", another_comes_between)
+    write()
+    assert not others
+    assert [path.name for path in job.folder.iterdir()] == [share]
+    assert json.loads((job.folder / share).read_bytes())

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from regionclip_cli.hub.model_file import whole_file
 from regionclip_cli.results.evaluation_report import ClassRow, Confusion, Curve, ReportContent, write_report
-from regionclip_cli.results.files import replacing
 from regionclip_cli.scoring import Scores
 from regionclip_cli.stages.evaluation.jobs import Job
 from regionclip_cli.stages.evaluation.outcome import Measurement
@@ -49,8 +49,8 @@ def write_results(
     rows = class_rows(measurement, scores)
     files = {"results": job.folder / RESULTS}
     content = {**describe(job, measurement), "per_class": [_plain(row) for row in rows]}
-    with replacing(files["results"]) as file:
-        file.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+    with whole_file(files["results"]) as part:
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if job.settings.report:
         files["report"] = job.folder / REPORT
         worst = WorstPhotos(measurement, lines)
