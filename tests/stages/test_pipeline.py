@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from regionclip_cli.errors import InputError, UsageError
+from regionclip_cli.errors import InputError, RegionClipError, UsageError
 from regionclip_cli.recipe import fields
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
@@ -253,6 +253,20 @@ def test_proposals_on_a_trunk_follow_the_pretraining(stages: StandIns, network: 
     run(recipe(**sections))
     sections["pretrain"] = {"teacher": "labels", "steps": 6}  # the head's file holds the pretrained trunk, too
     assert run(recipe(**sections)) == ["unchanged", "unchanged", "done", again, "done", "done"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"proposals": {"network": "rpn-c4"}, "finetune": {"train_proposals": True}}, "of the kind rpn-c4"),
+        ({"finetune": {}, "data": {"val": {"annotations": "no.json"}}}, r"no.json \(data.val.annotations\)"),
+        ({"evaluate": ({"annotations": CAPTIONS, "images": "no"},)}, r"no \(evaluate.0.images\)"),
+    ],
+)
+def test_what_a_late_stage_lacks_is_told_before_the_first(stages: StandIns, sections: dict, words: str) -> None:
+    with pytest.raises(RegionClipError, match=words):
+        run(recipe(**sections))
+    assert stages.ran == []
 
 
 def test_a_recipe_without_stages(stages: StandIns) -> None:

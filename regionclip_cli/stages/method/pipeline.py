@@ -17,6 +17,7 @@ from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.stages.progress import Progress
 from regionclip_cli.stages.running.fingerprints import Dependence, dependences
+from regionclip_cli.stages.running.foresight import foresee
 from regionclip_cli.stages.running.ledger import Ledger
 
 HERE = "regionclip_cli.stages.method"
@@ -101,7 +102,9 @@ def run(
         force: Run every stage anew.
 
     Raises:
-        UsageError: The recipe has no stage, or one did not finish and neither `resume` nor `force` was asked for.
+        MissingError: Boxes that a later stage reads are not there; nothing was run.
+        UsageError: The recipe has no stage, two of them do not fit together, or one did not finish and neither `resume`
+            nor `force` was asked for.
         RegionClipError: What a stage raises; those before it are done and stay so.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -127,6 +130,8 @@ def run(
             done.append(became(state=state, why=why))
             continue
         renewed.add(stage)
+        if len(renewed) == 1:  # the later ones build on it
+            foresee(recipe, list(planned)[list(planned).index(stage) :])
         if dry_run:
             done.append(became(state=state, why=why))
             continue
