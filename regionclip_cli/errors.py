@@ -79,3 +79,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if not near:
         return ""
     return f"Did you mean {' or '.join(repr(word) for word in near)}?"
+
+
+def counted(number: int, things: str) -> str:
+    """Return a number with what it counts, in the singular where there is one.
+
+    Args:
+        number: How many.
+        things: Their name in the plural, such as `images`; only endings that English makes regularly.
+
+    >>> counted(1, "images"), counted(1200, "boxes"), counted(1, "classes")
+    ('1 image', '1,200 boxes', '1 class')
+    """
+    if number == 1:
+        for plural, singular in (("ies", "y"), ("xes", "x"), ("sses", "ss"), ("s", "")):
+            if things.endswith(plural):
+                return f"1 {things.removesuffix(plural)}{singular}"
+    return f"{number:,} {things}"

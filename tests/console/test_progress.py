@@ -59,7 +59,7 @@ def test_a_log_gets_a_line_every_five_percent_and_a_last_one() -> None:
     assert len(lines) == 20
     assert lines[0] == "detect: 5% (50/1000 images), 2 images/s, 7 min 55 s left"
     assert lines[18] == "detect: 95% (950/1000 images), 2 images/s, 25 s left"
-    assert lines[19] == "detect: 1000 images in 8 min 20 s (2 images/s)"
+    assert lines[19] == "detect: 1,000 images in 8 min 20 s (2 images/s)"
 
 
 def test_few_units_have_few_lines() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.data.detection_sets.class_names import match_classes
 from regionclip_cli.data.splits import SPLITS, read_split
-from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.errors import MissingError, UsageError, counted
 from regionclip_cli.hub.model_card import ModelCard, read_card
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.language import vocabularies
@@ -51,10 +51,12 @@ class Plan:
         boxes, epochs = len(self.train.columns.objects.values), self.settings.steps * self.settings.batch_size
         found = self.proposals.name if self.proposals else self.model.name
         return (
-            f"{self.settings.steps:,} steps of {self.settings.batch_size} images from {self.model.name}: "
-            f"{len(self.train):,} images with {boxes:,} boxes of {len(self.train.classes)} classes, "
+            f"{counted(self.settings.steps, 'steps')} of {counted(self.settings.batch_size, 'images')} "
+            f"from {self.model.name}: "
+            f"{counted(len(self.train), 'images')} with {counted(boxes, 'boxes')} of "
+            f"{counted(len(self.train.classes), 'classes')}, "
             f"{epochs / len(self.train):.1f} times over; proposals from {found}; "
-            + (f"measured on {len(self.val):,} images." if self.val else "measured on nothing (no data.val).")
+            + (f"measured on {counted(len(self.val), 'images')}." if self.val else "measured on nothing (no data.val).")
         )
 
 

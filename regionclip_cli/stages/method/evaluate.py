@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regionclip_cli.errors import counted
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.stages.evaluation.jobs import Job, make_jobs
@@ -154,7 +155,7 @@ def _plan(job: Job, share: Share, networks: _Networks, progress: Progress) -> di
 def _opening(job: Job) -> str:
     """Return a sentence on what is about to be measured."""
     truth = job.question.truth
-    of = f"{len(truth)} images of {truth.name}, {len(truth.classes)} classes"
+    of = f"{counted(len(truth), 'images')} of {truth.name}, {counted(len(truth.classes), 'classes')}"
     if job.settings.predictions is not None:
         return f"{job.name}: scoring {job.settings.predictions} on {of}."
     return f"{job.name}: measuring {job.model.stem if job.model else ''} on {of}, boxes: {job.settings.boxes}."

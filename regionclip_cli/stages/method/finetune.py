@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regionclip_cli.errors import counted
 from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
@@ -67,7 +68,7 @@ class FinetuneResult:
         """Return a few sentences for a person."""
         if self.model is None:
             return self.plan
-        said = f"{self.steps:,} steps in {self.seconds:.0f} s. The detector is {self.model}."
+        said = f"{counted(self.steps, 'steps')} in {self.seconds:.0f} s. The detector is {self.model}."
         if self.best_step is not None:
             said += f" It is that of step {self.best_step}, the best by {self.best_by}."
         return said

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from regionclip_cli.errors import counted
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.stages.detection.devices import choose_device
@@ -48,7 +49,7 @@ class PretrainResult:
     def summary(self) -> str:
         """Return one sentence for a person."""
         losses = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items() if "loss" in name)
-        said = f"{self.steps:,} steps behind it, {self.seconds:.0f} s in this run"
+        said = f"{counted(self.steps, 'steps')} behind it, {self.seconds:.0f} s in this run"
         said += f"; last losses: {losses}." if losses else "."
         return said + (f" The model is {self.model}." if self.model else "")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regionclip_cli.data.region_labels.manifest import MANIFEST, claim, read_manifest
-from regionclip_cli.errors import UsageError
+from regionclip_cli.errors import UsageError, counted
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.recipe.sections.pseudolabel import PseudolabelSection
@@ -57,7 +57,8 @@ class PseudolabelResult:
 
     def summary(self) -> str:
         """Return one sentence for a person."""
-        parts = [f"{self.regions} regions of {self.images} images labelled, {self.shards} shards written"]
+        done = (counted(self.regions, "regions"), counted(self.images, "images"), counted(self.shards, "shards"))
+        parts = ["{} of {} labelled, {} written".format(*done)]
         parts += [f"{self.done_before} done before"] if self.done_before else []
         parts += [f"{self.failed} images cannot be read, see {self.errors}"] if self.failed else []
         said = f"{'; '.join(parts)}. Labels are in {self.folder}."

@@ -17,7 +17,7 @@ import torch
 
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.data.splits import read_split
-from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.errors import MissingError, UsageError, counted
 from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.recipe.sections.finetuning import ProposalsSection
@@ -66,7 +66,7 @@ class ProposalsResult:
             f"{group} {', '.join(f'{name} {value:.1f}' for name, value in numbers.items())}"
             for group, numbers in self.recall.items()
         )
-        said = f"{self.steps:,} steps in {self.seconds:.0f} s. The network is {self.model}."
+        said = f"{counted(self.steps, 'steps')} in {self.seconds:.0f} s. The network is {self.model}."
         return said + (f" Recall: {told}." if told else "")
 
     def to_json(self) -> dict[str, Any]:
@@ -203,7 +203,8 @@ def _plan(recipe: Recipe, settings: ProposalsSection, images: DetectionSet) -> s
     boxes = len(images.columns.objects.values)
     stands = f" on {start_model(recipe).name}" if settings.network == ON_TRUNK else ""
     return (
-        f"{settings.network}{stands}: {settings.steps:,} steps of {settings.batch_size} images; {len(images):,} images "
-        f"with {boxes:,} boxes of {len(images.classes)} classes, "
+        f"{settings.network}{stands}: {counted(settings.steps, 'steps')} of "
+        f"{counted(settings.batch_size, 'images')}; {counted(len(images), 'images')} "
+        f"with {counted(boxes, 'boxes')} of {counted(len(images.classes), 'classes')}, "
         f"{settings.steps * settings.batch_size / len(images):.1f} times over."
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regionclip_cli.data.captions import PairSet, open_pairs
 from regionclip_cli.data.region_labels.labels import RegionLabels
-from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.errors import MissingError, UsageError, counted
 from regionclip_cli.hub.model_card import ModelCard, fingerprint, read_card
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.language.concept_bank import ConceptBank
@@ -120,8 +120,9 @@ class Plan:
         s = self.settings
         by = "labels" if self.labels is not None else f"{read_card(self.teacher).name}, which runs along"
         return (
-            f"{self.card.name} learns from {len(self.pairs):,} images with {len(self.bank.names):,} concepts; "
-            f"regions are named by {by}; {s.steps:,} steps of {s.batch_size} images."
+            f"{self.card.name} learns from {counted(len(self.pairs), 'images')} with "
+            f"{counted(len(self.bank.names), 'concepts')}; "
+            f"regions are named by {by}; {counted(s.steps, 'steps')} of {counted(s.batch_size, 'images')}."
         )
 
 
