@@ -164,3 +164,12 @@ def start_model(recipe: Recipe, named: str | None = None) -> Path:
         return resolve(named)
     pretrained = RunFolder(Path(recipe.out)).model("pretrain")
     return pretrained if recipe.pretrain is not None and pretrained.is_file() else resolve(recipe.model.start)
+
+
+def untrained(recipe: Recipe) -> str:
+    """Return a sentence if a recipe pretrains a model that is not there yet, so that another one is fine-tuned."""
+    pretrained = RunFolder(Path(recipe.out)).model("pretrain")
+    named = recipe.finetune is not None and recipe.finetune.model is not None
+    if recipe.pretrain is None or named or pretrained.is_file():
+        return ""
+    return f"{recipe.name} has a section `pretrain` and no {pretrained} yet: this starts from {recipe.model.start}."

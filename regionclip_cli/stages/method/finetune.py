@@ -27,7 +27,7 @@ from regionclip_cli.stages.detection.library_log import keep_stdout_clean
 from regionclip_cli.stages.evaluation.question import doubts
 from regionclip_cli.stages.finetuning.beginning import build_learner, training_images
 from regionclip_cli.stages.finetuning.export import Exporter
-from regionclip_cli.stages.finetuning.plan import Plan, make_plan
+from regionclip_cli.stages.finetuning.plan import Plan, make_plan, untrained
 from regionclip_cli.stages.finetuning.watching import BEST, Watch
 from regionclip_cli.stages.progress import Progress, Silent
 from regionclip_cli.training.loop import TrainResult, build_runner, processes, train
@@ -109,6 +109,8 @@ def run(
     keep_stdout_clean()
     began = time.monotonic()
     plan = make_plan(recipe)
+    if sentence := untrained(recipe):
+        progress.warn(sentence)
     for each in (plan.train, plan.val):
         if each is not None and (sentence := each.left_out()):
             progress.warn(sentence)

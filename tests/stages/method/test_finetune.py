@@ -16,6 +16,7 @@ from regionclip_cli.hub.model_card import read_card
 from regionclip_cli.language.vocabularies import classes
 from regionclip_cli.recipe.fields import checked
 from regionclip_cli.recipe.schema import Recipe
+from regionclip_cli.recipe.sections.pretraining import PretrainSection
 from regionclip_cli.stages.detector import Detector
 from regionclip_cli.stages.method.finetune import FinetuneResult, _say, run
 from regionclip_cli.vision.builder import load_detector
@@ -261,6 +262,13 @@ def test_a_class_that_the_validation_set_spells_otherwise_is_told(toys, tmp_path
     notes = Notes()
     run(recipe({**toys, "train": train, "val": val}, tmp_path / "out", split="coco-48-17"), notes, dry_run=True)
     assert any(f"Perhaps {novel[-1]!r} is {novel[-1] + 's'!r} there?" in line for line in notes.warned)
+
+
+def test_a_start_that_is_not_pretrained_yet_is_told(toys, tmp_path):
+    chosen = recipe(toys, tmp_path / "out").model_copy(update={"pretrain": PretrainSection()})
+    notes = Notes()
+    run(chosen, notes, dry_run=True)
+    assert [line for line in notes.warned if "pretrain/model.safetensors yet: this starts from" in line]
 
 
 def test_what_does_not_fit_together_is_told(toys, tmp_path):
