@@ -66,6 +66,8 @@ def embeddings(name: str, *shape: int) -> torch.Tensor:
 class Remembering(torch.nn.Module):
     """A region encoder that embeds the same boxes of a picture once; a thousand take half a minute on one core."""
 
+    checkpointing = False
+
     def __init__(self, encoder: torch.nn.Module) -> None:
         super().__init__()
         self.encoder = encoder

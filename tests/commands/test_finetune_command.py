@@ -37,7 +37,7 @@ def recipe(tmp_path: Path, toy_model: Path) -> Path:
 @pytest.mark.parametrize("command", ["finetune", "train-proposals"])
 def test_a_dry_run_writes_nothing(recipe, command, capsys):
     assert app.main([command, str(recipe), "--dry-run"]) == 0
-    assert "1 steps of 1 images" in " ".join(capsys.readouterr().err.split())
+    assert "1 step of 1 image" in " ".join(capsys.readouterr().err.split())
     assert not (recipe.parent / "out").exists()
 
 

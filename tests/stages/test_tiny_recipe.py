@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from regionclip_cli.recipe.loading import load_recipe
 from regionclip_cli.stages.method import pipeline
@@ -22,17 +20,8 @@ LOSSES = {
 """By step. A change that is not about rounding changes them by more than the tolerance below."""
 
 
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: sums are in one order then, and a busy machine does not make threads wait in circles."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.timeout(600)  # 35 s of one idle core
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_the_three_stages_of_the_tiny_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("tiny")

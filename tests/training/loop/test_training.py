@@ -63,6 +63,7 @@ def begin_and_die(folder: Path) -> None:
     fit(folder, options={"hooks": [KillAt(137)]}, **EXACT)
 
 
+@pytest.mark.usefixtures("one_thread")  # as the process that is killed
 def test_killed_and_resumed_is_the_same_as_never_stopped(tmp_path: Path) -> None:
     killed(begin_and_die, tmp_path / "two")
     left = sorted(path.name for path in (tmp_path / "two" / "checkpoints").iterdir())

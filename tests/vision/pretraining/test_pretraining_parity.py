@@ -52,6 +52,7 @@ class Answers(nn.Module):
     """A region encoder that gives the stand-in embeddings of images, one after the other."""
 
     chunk = 64
+    checkpointing = False
 
     def __init__(self, rows: torch.Tensor) -> None:
         super().__init__()
