@@ -35,7 +35,10 @@ class FinetuneSection(Optimisation):
     proposal_iou: Share = Field(0.7, description="Of two proposals that overlap more than this, the lower is dropped.")
     proposals: Count = Field(1000, description="Best proposals of an image to learn from.")
     box_head: bool = Field(True, description="Learn to refine boxes, the same way for all classes.")
-    mask_head: bool = Field(False, description="Learn masks, the same way for all classes.")
+    mask_head: bool = Field(
+        False,
+        description="Learn masks, alike for all classes; `load_detector(..., masks=True)` gives them, `detect` boxes.",
+    )
     sampler: Literal["uniform", "repeat-factor"] = Field(
         "uniform", description="repeat-factor shows rare classes oftener."
     )
