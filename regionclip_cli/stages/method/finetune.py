@@ -30,6 +30,7 @@ from regionclip_cli.stages.finetuning.export import Exporter
 from regionclip_cli.stages.finetuning.plan import Plan, make_plan, untrained
 from regionclip_cli.stages.finetuning.watching import BEST, Watch
 from regionclip_cli.stages.progress import Progress, Silent
+from regionclip_cli.stages.running.timing import time_steps
 from regionclip_cli.training.loop import TrainResult, build_runner, processes, train
 from regionclip_cli.vision.builder import load_detector
 from regionclip_cli.vision.detector import OpenVocabularyDetector
@@ -98,7 +99,7 @@ def run(
         recipe: Its sections `data.train`, `data.val`, `model` and `finetune`.
         progress: Told what is going on.
         resume: Go on from the last checkpoint.
-        dry_run: Only check everything and say what would be done.
+        dry_run: Only check everything, time a few steps and say what would be done; nothing is written.
 
     Raises:
         MissingError: A file, a model, or a part of it is not there.
@@ -119,9 +120,12 @@ def run(
             progress.warn(sentence)
     images = training_images(plan)
     folder = RunFolder(Path(recipe.out))
-    if dry_run:
-        return FinetuneResult(None, f"{plan.summary()} Would write {folder.model(STAGE)}.")
     device = processes.own_device(choose_device(recipe.device))
+    if dry_run:
+        learner = build_learner(plan, device, recipe.seed, progress)
+        timing = time_steps(learner, images, plan.settings, seed=recipe.seed, device=device)
+        said = f"{plan.summary()} {timing.said()}, besides measuring. Would write {folder.model(STAGE)}."
+        return FinetuneResult(None, said)
     with folder.opened(recipe, STAGE, resume=resume, device=str(device)) as record:
         progress.note(plan.summary())
         detector = build_learner(plan, device, recipe.seed, progress)

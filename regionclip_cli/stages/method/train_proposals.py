@@ -27,6 +27,7 @@ from regionclip_cli.stages.finetuning.export import with_proposals, write_propos
 from regionclip_cli.stages.finetuning.plan import learned_classes, start_model
 from regionclip_cli.stages.finetuning.recall import proposal_recall
 from regionclip_cli.stages.progress import Progress, Silent
+from regionclip_cli.stages.running.timing import time_steps
 from regionclip_cli.training.box_data import TrainingImages, Views, repeat_factors, with_objects
 from regionclip_cli.training.imagenet_resnet import read_resnet
 from regionclip_cli.training.loop import build_runner, processes, train
@@ -86,7 +87,7 @@ def run(
         recipe: Its sections `data.train`, `data.val`, `model` and `proposals`.
         progress: Told what is going on.
         resume: Go on from the last checkpoint.
-        dry_run: Only check everything and say what would be done.
+        dry_run: Only check everything, time a few steps and say what would be done; nothing is written.
 
     Raises:
         MissingError: A file or a model is not there.
@@ -105,18 +106,22 @@ def run(
     views = Views(settings.short_sides, settings.max_side, settings.flip, settings.jitter, settings.canvas)
     plan = _plan(recipe, settings, images)
     folder = RunFolder(Path(recipe.out))
-    if dry_run:
-        return ProposalsResult(None, f"{plan} Would write {folder.model(STAGE)}.")
     device = processes.own_device(choose_device(recipe.device))
+    often = settings.sampler == "repeat-factor"
+    dataset = TrainingImages(
+        images, views, repeats=repeat_factors(images, settings.repeat_threshold) if often else None
+    )
+    if dry_run:
+        network, _ = build_network(recipe, settings, progress)
+        timing = time_steps(network, dataset, settings, seed=recipe.seed, device=device)
+        return ProposalsResult(None, f"{plan} {timing.said()}. Would write {folder.model(STAGE)}.")
     with folder.opened(recipe, STAGE, resume=resume, device=str(device)) as record:
         progress.note(plan)
         model, config = build_network(recipe, settings, progress)
-        often = settings.sampler == "repeat-factor"
-        repeats = repeat_factors(images, settings.repeat_threshold) if often else None
         trained = train(
             build_runner(
                 model,
-                TrainingImages(images, views, repeats=repeats),
+                dataset,
                 settings,
                 work_dir=folder.stage(STAGE),
                 seed=recipe.seed,

@@ -289,6 +289,7 @@ def test_what_does_not_fit_together_is_told(toys, tmp_path):
     assert told.model is None
     assert "4 steps of 2 images from toy.safetensors" in told.summary()
     assert str(out / "finetune" / "model.safetensors") in told.summary()
+    assert "Measured over 2 steps of 2 images on cpu" in told.summary()
     assert not out.exists()
 
 

@@ -126,4 +126,5 @@ def test_what_cannot_be_is_told(toys, tmp_path):
         run(recipe(toys, tmp_path / "a", network="rpn-c4", init="nowhere.pth"), dry_run=True)
     told = run(recipe(toys, tmp_path / "b", network="rpn-trunk"), dry_run=True)
     assert "rpn-trunk on toy.safetensors: 2 steps of 2 images" in told.summary()
+    assert "Measured over 2 steps of 2 images on cpu" in told.summary()
     assert not (tmp_path / "b").exists()
