@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from regionclip_cli.data.captions import stream_captions
 from regionclip_cli.data.captions.paths import expand
-from regionclip_cli.errors import UsageError
+from regionclip_cli.errors import UsageError, counted
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.language.nouns.counting import count_nouns
 from regionclip_cli.language.nouns.pool import PAPER_MIN_COUNT, PAPER_POOL, ConceptPool, choose_concepts, wishes
@@ -89,7 +89,7 @@ class ConceptsPlan:
 
     def summary(self) -> str:
         """Return it as sentences."""
-        embedded = f"{self.model} would embed them, {self.prompts} prompts each. " if self.model else ""
+        embedded = f"{self.model} would embed them, {counted(self.prompts, 'prompts')} each. " if self.model else ""
         return (
             f"Would read {'; '.join(self.sources)} ({self.bytes / 1e6:,.1f} MB), count nouns with {self.parser} "
             f"and keep those named {self.min_count:,} times or more. {embedded}"
