@@ -104,7 +104,7 @@ def test_errors_for_users_are_a_sentence_a_hint_and_their_code(
     ("error", "code", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "out/a.jsonl"), 2, "The disk is full: out/a.jsonl."),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, "No permission: /root/x."),
+        (PermissionError(errno.EACCES, "Permission denied", "/srv/x"), 2, "No permission: /srv/x."),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.yaml"), 2, "No such file or folder: a.yaml."),
         (MemoryError(), 2, "memory"),
         (ModuleNotFoundError("No module named 'spacy'", name="spacy"), 5, "'spacy' is not installed"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from box_toys import write_shapes
+from listening import Listener
 from safetensors.torch import load_file
 from toys import write_toy_model
 
@@ -65,27 +66,10 @@ def recipe(toys: dict, out: Path, val: bool = True, **settings: object) -> Recip
     )
 
 
-class Notes:
-    """A progress that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def start(self, task: str, total: int | None, unit: str) -> None: ...
-    def advance(self, done: int = 1) -> None: ...
-    def finish(self) -> None: ...
-    def note(self, message: str) -> None:
-        self.said.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warned.append(message)
-
-
 @pytest.fixture(scope="module")
 def finished(toys, tmp_path_factory):
     """One whole run."""
-    out, notes = tmp_path_factory.mktemp("run") / "out", Notes()
+    out, notes = tmp_path_factory.mktemp("run") / "out", Listener()
     return run(recipe(toys, out), notes), out, notes
 
 
@@ -97,7 +81,7 @@ def test_base_novel_and_all_stand_side_by_side(finished):
     assert result.best_step in (2, 4)
     best = max(result.evaluations[1:], key=lambda each: (each["novel"]["AP50"], each["all"]["AP50"]))
     assert result.best_step == best["step"]
-    assert sum("AP50: base" in line for line in notes.said) == 3
+    assert sum("AP50: base" in line for line in notes.notes) == 3
     header, rows = result.table()
     assert header[:3] == ("step", "base AP50", "base AP")
     assert [row[-1] for row in rows].count("best") == 1
@@ -107,7 +91,7 @@ def test_forgetting_is_told(finished):
     result, _, notes = finished
     assert set(result.recognition) == {"before", "after"}
     assert all(0 <= result.recognition["after"][group]["top1"] <= 100 for group in ("base", "novel", "all"))
-    assert any("Known boxes named right" in line for line in notes.said)
+    assert any("Known boxes named right" in line for line in notes.notes)
 
 
 def test_a_best_model_that_finds_novel_classes_worse_than_the_start_is_told():
@@ -115,10 +99,10 @@ def test_a_best_model_that_finds_novel_classes_worse_than_the_start_is_told():
         return {"step": step, "base": {"AP50": 50.0}, "novel": {"AP50": value}, "all": {"AP50": 40.0}}
 
     for after, told in ((20.0, ["AP50 30.0 -> 20.0"]), (29.5, []), (None, [])):
-        notes = Notes()
+        notes = Listener()
         evaluations = (measured(0, 30.0), measured(2, after), measured(4, 0.0))
         _say(FinetuneResult(Path("m"), "plan", best_step=2, evaluations=evaluations), notes)
-        assert [line.partition("(")[2].rstrip(").") for line in notes.warned] == told
+        assert [line.partition("(")[2].rstrip(").") for line in notes.warnings] == told
 
 
 def test_the_model_goes_straight_into_detect(finished, toys):
@@ -205,12 +189,12 @@ def test_masks_a_learned_layer_rare_classes_and_the_federated_loss(toys, tmp_pat
 
 
 def test_without_a_validation_set_the_last_weights_are_kept(toys, tmp_path):
-    notes = Notes()
+    notes = Listener()
     result = run(recipe(toys, tmp_path / "out", val=False, steps=1, train_proposals=False), notes)
     assert result.best_step is None
     assert result.model.is_file()
-    assert any("no data.val" in line for line in notes.warned)
-    assert any("train_proposals: true" in line for line in notes.warned)
+    assert any("no data.val" in line for line in notes.warnings)
+    assert any("train_proposals: true" in line for line in notes.warnings)
 
 
 @pytest.mark.parametrize(
@@ -234,10 +218,10 @@ def test_a_base_class_of_a_split_that_the_file_lacks_is_an_error(toys, tmp_path)
 
 
 def test_batches_that_cannot_be_cut_are_told_before_anything_is_measured(toys, tmp_path):
-    notes = Notes()
+    notes = Listener()
     with pytest.raises(UsageError, match="cannot be cut into 2 equal parts"):
         run(recipe(toys, tmp_path / "out", batch_size=3, accumulate=2), notes)
-    assert not [line for line in notes.said if "Before the training" in line]
+    assert not [line for line in notes.notes if "Before the training" in line]
 
 
 def test_wrong_entries_that_are_left_out_are_told(toys, tmp_path):
@@ -247,9 +231,9 @@ def test_wrong_entries_that_are_left_out_are_told(toys, tmp_path):
     Path(data.annotations).write_text(json.dumps(content))
     with pytest.raises(UsageError, match="area is not above zero"):
         run(recipe({**toys, "train": data}, tmp_path / "out"), dry_run=True)
-    notes, lenient = Notes(), data.model_copy(update={"lenient": True})
+    notes, lenient = Listener(), data.model_copy(update={"lenient": True})
     run(recipe({**toys, "train": lenient}, tmp_path / "out"), notes, dry_run=True)
-    [told] = notes.warned
+    [told] = notes.warnings
     assert told.startswith("boxes.json: 1 wrong entry was left out: annotations[0] (id 1) has the bbox")
 
 
@@ -259,16 +243,16 @@ def test_a_class_that_the_validation_set_spells_otherwise_is_told(toys, tmp_path
     val = write_shapes(tmp_path / "val", classes=("red", *base[1:], *novel[:-1], novel[-1] + "s"))
     for path in (Path(train.annotations), Path(val.annotations)):
         path.write_text(path.read_text().replace('"red"', json.dumps(base[0])))
-    notes = Notes()
+    notes = Listener()
     run(recipe({**toys, "train": train, "val": val}, tmp_path / "out", split="coco-48-17"), notes, dry_run=True)
-    assert any(f"Perhaps {novel[-1]!r} is {novel[-1] + 's'!r} there?" in line for line in notes.warned)
+    assert any(f"Perhaps {novel[-1]!r} is {novel[-1] + 's'!r} there?" in line for line in notes.warnings)
 
 
 def test_a_start_that_is_not_pretrained_yet_is_told(toys, tmp_path):
     chosen = recipe(toys, tmp_path / "out").model_copy(update={"pretrain": PretrainSection()})
-    notes = Notes()
+    notes = Listener()
     run(chosen, notes, dry_run=True)
-    assert [line for line in notes.warned if "pretrain/model.safetensors yet: this starts from" in line]
+    assert [line for line in notes.warnings if "pretrain/model.safetensors yet: this starts from" in line]
 
 
 def test_what_does_not_fit_together_is_told(toys, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from box_toys import write_shapes
+from listening import Listener
 from toys import write_toy_model
 
 from regionclip_cli.errors import MissingError, UsageError
@@ -17,7 +18,6 @@ from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.stages.detector import Detector
 from regionclip_cli.stages.method import finetune
 from regionclip_cli.stages.method.train_proposals import run
-from regionclip_cli.stages.progress import Silent
 
 QUICK = {
     "steps": 2,
@@ -106,15 +106,10 @@ def test_wrong_entries_are_told_here_too(toys, tmp_path):
     content["annotations"][0]["bbox"][3] = 0.0
     Path(data.annotations).write_text(json.dumps(content))
 
-    class Listening(Silent):
-        said: list[str] = []  # noqa: RUF012
-
-        def warn(self, message: str) -> None:
-            self.said.append(message)
-
+    listener = Listener()
     changed = {**toys, "train": data.model_copy(update={"lenient": True})}
-    run(recipe(changed, tmp_path / "out", network="rpn-trunk"), Listening(), dry_run=True)
-    assert "1 wrong entry was left out: annotations[0]" in Listening.said[0]
+    run(recipe(changed, tmp_path / "out", network="rpn-trunk"), listener, dry_run=True)
+    assert "1 wrong entry was left out: annotations[0]" in listener.warnings[0]
 
 
 def test_what_cannot_be_is_told(toys, tmp_path):

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from listening import Listener
 from mmengine.hooks import Hook
 from several_processes import killed, run_processes, saved
 from training_toys import Noise, Toy, fit, weights
 
 from regionclip_cli.errors import OutputError, RegionClipError, UsageError
-from regionclip_cli.stages.progress import Silent
 from regionclip_cli.training.loop.checkpoints import Checkpoints
 
 
@@ -23,26 +23,16 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-class Said(Silent):
-    """Remembers what it was told."""
+class Said(Listener):
+    """Remembers every task, too."""
 
     def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
+        super().__init__()
         self.tasks: list[tuple] = []
-        self.done = 0
 
     def start(self, task: str, total: int | None, unit: str) -> None:
+        super().start(task, total, unit)
         self.tasks.append((task, total, unit))
-
-    def advance(self, done: int = 1) -> None:
-        self.done += done
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 class KillAt(Hook):
