@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 import warnings
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from torch.utils.flop_counter import FlopCounterMode
+
+from regionclip_cli.stages.running.timing import peak_memory
 
 PARTS = ("data", "to the device", "teacher", "captions", "student", "backward", "optimiser", "rest")
 COUNTED = ("teacher", "captions", "student", "backward")
@@ -272,13 +273,3 @@ def peak(device: torch.device, dtype: torch.dtype) -> float:
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
     return 2 * side**3 / min(times)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the most bytes in use so far: of the GPU, or of this process where there is none."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024

@@ -116,14 +116,14 @@ def time_steps(
         images=images,
         images_per_second=images / per_step,
         seconds=settings.steps * settings.batch_size * per_step / images,
-        memory=_memory(device),
+        memory=peak_memory(device),
         losses=result.losses,
         device=str(device),
     )
 
 
-def _memory(device: torch.device) -> int:
-    """Return the most bytes in use so far."""
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes in use so far: of the GPU, or of this process where there is none; 0 on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
