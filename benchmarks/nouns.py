@@ -17,12 +17,11 @@ from collections import Counter
 from typing import Any
 
 from regionclip_cli.data.captions import stream_captions
-from regionclip_cli.data.captions.paths import guess_form
+from regionclip_cli.data.captions.base import guess_form
 from regionclip_cli.errors import MissingError
 from regionclip_cli.language.nouns import spacy as spacy_parser
-from regionclip_cli.language.nouns.counting import NounCounts, count_nouns
-from regionclip_cli.language.nouns.pool import choose_concepts
-from regionclip_cli.recipe.sections.data import CaptionData
+from regionclip_cli.language.nouns.pool import NounCounts, choose_concepts, count_nouns
+from regionclip_cli.recipe.schema import CaptionData
 
 
 def measure(captions: list[str], parser: str) -> tuple[NounCounts, float]:

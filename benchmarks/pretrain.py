@@ -122,7 +122,7 @@ def look_at(device: str) -> dict[str, Any]:
     """Return what the machine is; runs in a process of its own, which lets go of the GPU."""
     import torch
 
-    from regionclip_cli.stages.detection.devices import choose_device
+    from regionclip_cli.inference.device import choose_device
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -64,7 +64,7 @@ def prepare(chosen: Configuration, folder: Path) -> dict[str, Any]:
     import torch
 
     from regionclip_cli.errors import MissingError
-    from regionclip_cli.training.library_log import keep_stdout_clean
+    from regionclip_cli.vision.library_log import keep_stdout_clean
 
     keep_stdout_clean()
     if chosen.threads:
@@ -108,9 +108,9 @@ def write_labels(chosen: Configuration, folder: Path) -> None:
     Raises:
         MissingError: The package came without its model.
     """
-    from regionclip_cli.recipe.loading import load_recipe
-    from regionclip_cli.recipe.run_folder import RunFolder
-    from regionclip_cli.stages.method import concepts, pseudolabel
+    from regionclip_cli.recipe.loader import load_recipe
+    from regionclip_cli.runs.folder import RunFolder
+    from regionclip_cli.stages import concepts, pseudolabel
 
     if not bank_of(chosen, folder).exists():
         shipped = load_recipe(chosen.recipe, [f"out={folder / 'shipped'}"])

@@ -16,7 +16,7 @@ import torch
 from mmengine.hooks import Hook
 from torch.utils.flop_counter import FlopCounterMode
 
-from regionclip_cli.stages.running.timing import peak_memory
+from regionclip_cli.training.timing import peak_memory
 
 PARTS = ("data", "to the device", "teacher", "captions", "student", "backward", "optimiser", "rest")
 COUNTED = ("teacher", "captions", "student", "backward")
@@ -160,12 +160,12 @@ def measure(recipe: str, changes: Sequence[str], threads: int) -> dict[str, Any]
         changes: What is said anew of it; `pretrain.steps` are the steps to time.
         threads: CPU threads; 0 leaves them alone.
     """
-    from regionclip_cli.recipe.loading import load_recipe
-    from regionclip_cli.stages.detection.devices import choose_device
-    from regionclip_cli.stages.pretraining.plan import make_plan
-    from regionclip_cli.stages.progress import Silent
-    from regionclip_cli.training.library_log import keep_stdout_clean
-    from regionclip_cli.training.loop import build_runner, train
+    from regionclip_cli.inference.device import choose_device
+    from regionclip_cli.recipe.loader import load_recipe
+    from regionclip_cli.runs.progress import Silent
+    from regionclip_cli.stages.pretrain import make_plan
+    from regionclip_cli.training.runner import build_runner, train
+    from regionclip_cli.vision.library_log import keep_stdout_clean
 
     keep_stdout_clean()
     # mmengine sets the way to start processes that readers have in every training, and warns where there was another.

@@ -146,7 +146,7 @@ def read_options() -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace) -> None:
     """Mine the concepts and let the teacher name regions, where that is not done yet."""
-    from regionclip_cli.stages.method import concepts, pseudolabel
+    from regionclip_cli.stages import concepts, pseudolabel
 
     shared = recipe(options, "shared", options.work / "shared")
     if not (options.work / "shared/concepts.safetensors").exists():
@@ -157,7 +157,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 def trained(options: argparse.Namespace, variant: str) -> tuple[Path, float]:
     """Train the student of one variant, unless it is there; return its model file and the minutes that took."""
-    from regionclip_cli.stages.method import pretrain
+    from regionclip_cli.stages import pretrain
 
     out = options.work / variant
     model = out / "pretrain" / "model.safetensors"
@@ -169,7 +169,7 @@ def trained(options: argparse.Namespace, variant: str) -> tuple[Path, float]:
 
 def measured(options: argparse.Namespace, name: str, model: str) -> dict[str, float]:
     """Return top-1 and AP50 of a model on ground-truth boxes."""
-    from regionclip_cli.stages.method import evaluate
+    from regionclip_cli.stages import evaluate
 
     chosen = recipe(options, name, options.work / f"{name}-measured")
     settings = chosen.evaluate[0].model_copy(update={"model": model})

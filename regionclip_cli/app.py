@@ -36,36 +36,26 @@ class BuiltIn(NamedTuple):
 
 BUILT_IN = (
     BuiltIn("detect", "regionclip_cli.commands.detect:detect", "Find objects by name in images."),
-    BuiltIn(
-        "recipes", "regionclip_cli.commands.method.recipes:app", "List, show, check, explain, copy and run recipes."
-    ),
-    BuiltIn(
-        "concepts", "regionclip_cli.commands.method.concepts:concepts", "Mine concepts from captions and embed them."
-    ),
+    BuiltIn("recipes", "regionclip_cli.commands.recipes:app", "List, show, check, explain, copy and run recipes."),
+    BuiltIn("concepts", "regionclip_cli.commands.concepts:concepts", "Mine concepts from captions and embed them."),
     BuiltIn(
         "pseudolabel",
-        "regionclip_cli.commands.method.pseudolabel:pseudolabel",
+        "regionclip_cli.commands.pseudolabel:pseudolabel",
         "Let a teacher name the regions of every image.",
     ),
-    BuiltIn(
-        "pretrain", "regionclip_cli.commands.method.pretrain:pretrain", "Train a model on named regions and captions."
-    ),
+    BuiltIn("pretrain", "regionclip_cli.commands.pretrain:pretrain", "Train a model on named regions and captions."),
     BuiltIn(
         "train-proposals",
-        "regionclip_cli.commands.method.train_proposals:train_proposals",
+        "regionclip_cli.commands.train_proposals:train_proposals",
         "Train a network that finds boxes and does not name them.",
     ),
-    BuiltIn(
-        "finetune", "regionclip_cli.commands.method.finetune:finetune", "Train a detector on boxes of base classes."
-    ),
+    BuiltIn("finetune", "regionclip_cli.commands.finetune:finetune", "Train a detector on boxes of base classes."),
     BuiltIn(
         "evaluate",
-        "regionclip_cli.commands.method.evaluate:evaluate",
+        "regionclip_cli.commands.evaluate:evaluate",
         "Measure a model where it is known what is on the images.",
     ),
-    BuiltIn(
-        "splits", "regionclip_cli.commands.method.splits:app", "List base and novel classes, and cut annotation files."
-    ),
+    BuiltIn("splits", "regionclip_cli.commands.splits:app", "List base and novel classes, and cut annotation files."),
     BuiltIn("models", "regionclip_cli.commands.models:app", "List, fetch and add models."),
     BuiltIn("plugins", "regionclip_cli.commands.plugins:app", "List and check what other packages add."),
     BuiltIn("doctor", "regionclip_cli.commands.doctor:doctor", "Tell what this installation has, and what is broken."),

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
-from regionclip_cli.recipe.sections.data import DetectionData
-from regionclip_cli.scoring import Found
+from regionclip_cli.evaluation.matching import Found
+from regionclip_cli.recipe.schema import DetectionData
 
 CONTENT: dict[str, Any] = {
     "info": {"year": 2017},

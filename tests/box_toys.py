@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from toys import COLOURS, draw_shapes
 
-from regionclip_cli.recipe.sections.data import DetectionData
+from regionclip_cli.recipe.schema import DetectionData
 
 
 def write_shapes(

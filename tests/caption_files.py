@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from regionclip_cli.data.captions import PairSet, open_pairs, stream_captions
-from regionclip_cli.recipe.sections.data import CaptionData
+from regionclip_cli.recipe.schema import CaptionData
 
 RECORDS: Mapping[str, tuple[str, ...]] = {
     "a/1.jpg": ("a dog on a couch", "a brown dog"),

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from regionclip_cli.conversion.shapes import clip_shapes
 from regionclip_cli.hub.backbones import BACKBONES
 from regionclip_cli.specs import BackboneSpec
-from regionclip_cli.training.checkpoints.checking import clip_shapes
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
 TINY = {

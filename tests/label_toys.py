@@ -10,12 +10,11 @@ import torch
 from photos import write_photos
 from toys import DIM
 
-from regionclip_cli.data.region_labels.shards import shard_path
+from regionclip_cli.data.region_labels.store import shard_path
 from regionclip_cli.language.concept_bank import ConceptBank
 from regionclip_cli.recipe import fields
 from regionclip_cli.recipe.schema import Recipe
-from regionclip_cli.stages.labelling.estimate import Estimate
-from regionclip_cli.stages.method.pseudolabel import PseudolabelResult
+from regionclip_cli.stages.pseudolabel import Estimate, PseudolabelResult
 
 NAMES = ("red thing", "green thing", "blue thing", "sky", "table", "猫")
 SECTION = {"regions": 12, "top_k": 3, "min_score": 0.2, "short_side": 64, "max_side": 96, "shard_size": 3, "batch": 2}

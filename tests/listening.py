@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regionclip_cli.stages.progress import Silent
+from regionclip_cli.runs.progress import Silent
 
 
 class Listener(Silent):

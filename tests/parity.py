@@ -14,9 +14,9 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from regionclip_cli.conversion.convert import convert
 from regionclip_cli.hub.model_file import write_model
-from regionclip_cli.training.checkpoints import convert
-from regionclip_cli.vision import builder
+from regionclip_cli.vision import model_io
 
 FOLDER = Path(__file__).parent / "fixtures" / "parity"
 
@@ -89,7 +89,7 @@ class Loaded:
     def __init__(self, path: Path, expected: dict[str, np.ndarray]) -> None:
         self.path = path
         self.expected = expected
-        self.detector, self.card = builder.load_detector(path)
+        self.detector, self.card = model_io.load_detector(path)
         self.detector.region_encoder = Remembering(self.detector.region_encoder)
         self.image = torch.from_numpy(expected["image"]).permute(2, 0, 1)
         self.boxes = torch.from_numpy(expected["boxes"])
@@ -120,7 +120,7 @@ class Loaded:
         """The teacher's embeddings of the given boxes."""
         from regionclip_cli.vision.region_encoder import RegionEncoder
 
-        teacher = builder.load_teacher(self.path)
+        teacher = model_io.load_teacher(self.path)
         with torch.no_grad():
             return RegionEncoder(teacher)(teacher.trunk(teacher.normalise(self.image[None])), [self.boxes])
 

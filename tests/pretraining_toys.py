@@ -11,8 +11,8 @@ from mmengine.structures import InstanceData
 from toys import DIM, build_detector, draw_shapes, image_sample
 
 from regionclip_cli.vision.detector import OpenVocabularyDetector
-from regionclip_cli.vision.pretraining.knowledge import OnlineTeacher
-from regionclip_cli.vision.pretraining.pretrainer import Objectives, RegionTextPretrainer
+from regionclip_cli.vision.pretrainer import Objectives, RegionTextPretrainer
+from regionclip_cli.vision.teacher import OnlineTeacher
 
 CONCEPTS = 7
 ALL = Objectives(temperature=0.1)

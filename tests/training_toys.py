@@ -11,9 +11,9 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from regionclip_cli.errors import InputError
-from regionclip_cli.recipe.sections.optimisation import Optimisation
-from regionclip_cli.stages.progress import Silent
-from regionclip_cli.training.loop import TrainResult, build_runner, train
+from regionclip_cli.recipe.schema import Optimisation
+from regionclip_cli.runs.progress import Silent
+from regionclip_cli.training.runner import TrainResult, build_runner, train
 
 
 class Noise:

@@ -9,9 +9,9 @@ import typer
 
 from regionclip_cli.console import Console
 from regionclip_cli.errors import UsageError
-from regionclip_cli.recipe.loading import load_recipe
-from regionclip_cli.recipe.records.run_log import LoggedProgress
+from regionclip_cli.recipe.loader import load_recipe
 from regionclip_cli.recipe.schema import Recipe
+from regionclip_cli.runs.log import LoggedProgress
 
 RECIPE_HELP = "A recipe file, or the name of one that `regionclip recipes ls` lists."
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)]

@@ -15,7 +15,7 @@ from typing import Any
 from regionclip_cli.data.detection_sets.class_names import folded, match_classes, perhaps, respelt
 from regionclip_cli.errors import MissingError, UsageError, did_you_mean
 from regionclip_cli.language import vocabularies
-from regionclip_cli.language.names import parse_classes
+from regionclip_cli.language.class_names import parse_classes
 
 SPLITS: Mapping[str, str] = {
     "coco-48-17": "COCO: 48 base and 17 novel classes; 15 are in neither.",

@@ -12,7 +12,7 @@ from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.model_card import ModelCard, fingerprint, read_card
 from regionclip_cli.language.templates import content_hash, fill, templates
 from regionclip_cli.language.text_cache import TextCache
-from regionclip_cli.language.text_side import TextSide, clip_config, load_text_side, require_text
+from regionclip_cli.language.text_tower import TextSide, clip_config, load_text_side, require_text
 
 _ON_DISK = TextCache()
 _BETWEEN_WRITES = 64  # phrases: what is lost when a long run is stopped

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from regionclip_cli.errors import UsageError
+from regionclip_cli.language.class_names import Vocabulary
 from regionclip_cli.language.concept_bank import ConceptBank
-from regionclip_cli.language.names import Vocabulary
 from regionclip_cli.language.text_encoder import TextEncoder
 
 

@@ -44,7 +44,7 @@ def copy(recipe: str | Path, to: Path | None = None) -> list[Path]:
         OutputError: The disk refuses.
     """
     from regionclip_cli.hub.model_file import whole_file
-    from regionclip_cli.recipe.loading import find_recipe
+    from regionclip_cli.recipe.loader import find_recipe
 
     file = find_recipe(recipe)
     target = Path(file.name) if to is None else to / file.name if to.is_dir() else to

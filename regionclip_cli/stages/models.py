@@ -1,17 +1,184 @@
-"""Models: list what there is, fetch, add and export weights, and say where a file is."""
+"""Take a weights file of any known kind, check it, convert it and keep it under a name."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from regionclip_cli.errors import MissingError, OutputError, did_you_mean
+from regionclip_cli.errors import MissingError, OutputError, UsageError, did_you_mean
+from regionclip_cli.hub.backbones import BACKBONES
 from regionclip_cli.hub.catalog import CatalogEntry, catalog
-from regionclip_cli.hub.download import fetch_from_hub
+from regionclip_cli.hub.download import fetch_from_hub, fetch_url
+from regionclip_cli.hub.model_card import ModelCard, read_card
+from regionclip_cli.hub.model_file import write_model
+from regionclip_cli.hub.paths import cache_dir
 from regionclip_cli.hub.store import Installed, installed, place_for, resolve
-from regionclip_cli.stages.adding_models import Added, add
-from regionclip_cli.stages.progress import Progress, Silent
+from regionclip_cli.runs.progress import Progress, Silent
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of a file.
+
+    Attributes:
+        name: What it is called now.
+        path: Where it is.
+        recognised: What the file was, in words.
+        backbone: Name of its backbone, where it has one.
+        parts: What is inside.
+        parameters: How many numbers it holds.
+        licence: Licence of the weights, where it is known.
+        hint: What to do next, if anything is lacking.
+    """
+
+    name: str
+    path: Path
+    recognised: str
+    backbone: str | None
+    parts: tuple[str, ...]
+    parameters: int
+    licence: str
+    hint: str = ""
+
+
+def add(
+    name: str,
+    file: str,
+    *,
+    text_from: str | None = None,
+    names: str | None = None,
+    model: str | None = None,
+    gelu: bool = False,
+    half: bool = False,
+    force: bool = False,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+) -> Added:
+    """Recognise a weights file, check it, convert it and keep it under a name.
+
+    Args:
+        name: What it will be called.
+        file: A path, or an http(s) address to fetch it from.
+        text_from: A model to take the text encoder from, for fine-tuned detectors, which come without one.
+        names: Class list of a `concept_emb` file: `@lvis`, `@coco-65`, a file. Known files need none.
+        model: Model whose text encoder made a `concept_emb` file. Known files need none.
+        gelu: CLIP weights were trained with the plain GELU rather than OpenAI's quick one.
+        half: Store large tensors in float16.
+        force: Replace a model of the same name.
+        sha256: Checksum that the file must have.
+        progress: Who is told.
+
+    Raises:
+        MissingError: The file or a named model is not there, or the address does not answer.
+        OutputError: It cannot be kept.
+        UsageError: The name is taken or not valid, or the file is not what it should be.
+    """
+    progress = progress or Silent()
+    target = place_for(name, force=force)
+    entry = catalog().get(name)
+    text_file = resolve(text_from) if text_from else None
+
+    def keep(path: Path) -> Added:
+        if names or (entry and entry.kind == "concepts"):
+            return _keep_concepts(name, path, target, entry, names, model)
+        progress.note(f"Converting {path.name}.")
+        return _keep_model(name, path, target, entry, text_from=text_file, gelu=gelu, half=half)
+
+    if not file.startswith(("http://", "https://")):
+        local = Path(file).expanduser()
+        _check_sum(local, sha256)
+        return keep(local)
+    fetched = cache_dir() / "downloads" / (name + Path(file.partition("?")[0]).suffix)
+    if sha256 is None:  # without a checksum, what an interrupted run left there could be of another address
+        fetched.unlink(missing_ok=True)
+    fetch_url(file, fetched, progress, sha256=sha256)
+    try:
+        return keep(fetched)
+    finally:
+        fetched.unlink(missing_ok=True)
+
+
+def _keep_model(name: str, path: Path, target: Path, entry: CatalogEntry | None, **options: Any) -> Added:
+    """Convert and write a model; `options` are those of `training.checkpoints.convert`."""
+    from regionclip_cli.conversion.convert import convert, is_model_file
+
+    facts: dict[str, Any] = {}
+    if entry is not None and not is_model_file(path):
+        facts = {"licence": entry.licence, "source": entry.source, "notes": entry.summary}
+    converted = convert(path, name, facts=facts, **options)
+    card = converted.card
+    _check_identity(card, entry)
+    write_model(target, card, converted.tensors)
+    hint = ""
+    if card.kind == "detector" and "text" not in card.parts:
+        source = entry.text_from if entry and entry.text_from else "MODEL"
+        hint = f"It has no text encoder: add it again with --text-from {source}, or use it with --concepts."
+    return Added(name, target, converted.kind, card.backbone, card.parts, converted.parameters, card.licence, hint)
+
+
+def _keep_concepts(
+    name: str, path: Path, target: Path, entry: CatalogEntry | None, names: str | None, model: str | None
+) -> Added:
+    """Convert and write a bare tensor of concept embeddings."""
+    from torch import Tensor
+
+    from regionclip_cli.conversion.concept_embeddings import convert_concepts
+    from regionclip_cli.conversion.weights_file import read_weights
+    from regionclip_cli.language.class_names import parse_classes
+
+    names = names or (entry.names if entry else None)
+    model = model or (entry.model if entry else None)
+    if not names or not model:
+        raise UsageError(
+            "Concept embeddings need their names and their model.", "Give --names @lvis --model NAME, for example."
+        )
+    content = read_weights(path)
+    if not isinstance(content, Tensor):
+        raise UsageError(f"{path} holds a whole model, not one tensor of concept embeddings.", "Leave out --names.")
+    labels = parse_classes(names).labels
+    bank = convert_concepts(content, path, labels, model, _embed_dim(model))
+    bank.save(target)
+    licence = entry.licence if entry else ""
+    return Added(name, target, "concept embeddings", None, (f"{len(labels)} concepts",), content.numel(), licence)
+
+
+def _embed_dim(model: str) -> int:
+    """Return D of a model that is here or known.
+
+    Raises:
+        MissingError: It is neither.
+        UsageError: It has no embeddings.
+    """
+    entry = catalog().get(model)
+    here = {item.name for item in installed()}
+    if entry and entry.backbone and model not in here:
+        return BACKBONES[entry.backbone].embed_dim
+    from regionclip_cli.conversion.clip import card_config
+
+    return int(card_config(read_card(resolve(model)))["embed_dim"])
+
+
+def _check_identity(card: ModelCard, entry: CatalogEntry | None) -> None:
+    """Refuse to keep one network under the known name of another."""
+    if entry is not None and (card.kind, card.backbone) != (entry.kind, entry.backbone):
+        raise UsageError(
+            f"{card.name!r} is known as a {entry.kind} {entry.backbone or ''}".rstrip()
+            + f", and the file holds a {card.kind} {card.backbone or ''}".rstrip()
+            + ".",
+            "Is it the right file? Otherwise choose another name.",
+        )
+
+
+def _check_sum(path: Path, sha256: str | None) -> None:
+    if sha256 is None or not path.is_file():
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256.lower():
+        raise UsageError(f"{path} has the checksum {found}, not the one given.", "Is the file whole?")
+
 
 __all__ = ["Added", "ModelRow", "add", "export", "get", "list_models", "where"]
 
@@ -99,7 +266,7 @@ def export(name: str, file: Path, *, force: bool = False) -> int:
         MissingError: The model is not here, or lacks a tower.
         OutputError: The file is there already, or cannot be written.
     """
-    from regionclip_cli.training.checkpoints import export_open_clip
+    from regionclip_cli.conversion.clip import export_open_clip
 
     path = resolve(name)
     if file.exists() and not force:

@@ -13,8 +13,8 @@ from typing import Any
 
 from regionclip_cli import plugins
 from regionclip_cli.errors import PluginError, RegionClipError
+from regionclip_cli.runs.progress import Progress
 from regionclip_cli.specs import BackboneSpec, DatasetSpec, WriterSpec
-from regionclip_cli.stages.progress import Progress
 
 REGIONS = 2
 """Regions R that a backbone pools in its check."""

@@ -1,1 +1,3 @@
-"""Settings to runs, checkpoints in and out."""
+"""Training: mmengine runners with exact data order, exact resume and atomic checkpoints."""
+
+import regionclip_cli.vision  # noqa: F401 - gives mmcv its operators, which mmdet's masks ask for

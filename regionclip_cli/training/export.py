@@ -1,15 +1,59 @@
-"""The model file that pretraining writes: the one it started from, with another image tower."""
+"""The model file that a training on boxes writes: everything that `detect --model` needs, in one."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
+from torch import Tensor
 
 from regionclip_cli.hub.model_card import ModelCard, Part, read_card
 from regionclip_cli.hub.model_file import write_model
-from regionclip_cli.vision.builder import PROPOSALS, STUDENT, TEACHER, detector_tensors
 from regionclip_cli.vision.detector import OpenVocabularyDetector
+from regionclip_cli.vision.model_io import PROPOSALS, STUDENT, TEACHER, detector_tensors
+
+
+def write_proposals(path: Path, name: str, config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> Path:
+    """Write a proposal network alone, which any detector can be lent.
+
+    Args:
+        path: Where it goes.
+        name: What the model is called.
+        config: As `build_proposals` takes it.
+        tensors: Its state.
+        source: Where it comes from, in a sentence.
+    """
+    card = ModelCard(name=name, kind="proposals", proposals=config, parts=("proposals",), source=source)
+    return write_model(path, card, {PROPOSALS + key: value for key, value in tensors.items()})
+
+
+def with_proposals(path: Path, name: str, model: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
+    """Write a detector with another proposal head on its trunk, everything else as in the file `model`."""
+    start = read_card(model)
+    parts = tuple(dict.fromkeys((*start.parts, "proposals")))
+    card = start.model_copy(
+        update={
+            "name": name,
+            "texts": start.text_model,
+            "proposals": config,
+            "parts": parts,
+            "source": f"{start.name} with new proposals.",
+        }
+    )
+    kept = _tensors(model, lambda key: not key.startswith(PROPOSALS))
+    return write_model(path, card, kept | {PROPOSALS + key: value for key, value in tensors.items()})
+
+
+def text_tensors(model: Path) -> dict[str, Tensor]:
+    """Return the text tower of a model file as it is there."""
+    return _tensors(model, lambda key: key.startswith("clip.") and not key.startswith(STUDENT))
+
+
+def _tensors(path: Path, wanted: Any) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt", device="cpu") as file:
+        return {key: file.get_tensor(key) for key in sorted(file.keys()) if wanted(key)}
+
 
 _MOVED = (
     "Its proposal head was trained on the features that the image tower had before: `regionclip train-proposals` "

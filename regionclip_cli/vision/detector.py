@@ -21,9 +21,9 @@ from regionclip_cli.vision import roi_training
 from regionclip_cli.vision.backbones.base import Backbone
 from regionclip_cli.vision.backbones.build import build_backbone
 from regionclip_cli.vision.classifier import ConceptClassifier, fuse
-from regionclip_cli.vision.finetuning.federated import FederatedClasses
-from regionclip_cli.vision.finetuning.linear import LinearClassifier
-from regionclip_cli.vision.finetuning.mask_head import RegionMaskHead, mask_loss, paste_masks
+from regionclip_cli.vision.federated import FederatedClasses
+from regionclip_cli.vision.linear_classifier import LinearClassifier
+from regionclip_cli.vision.mask_head import RegionMaskHead, mask_loss, paste_masks
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource
 from regionclip_cli.vision.proposals.build import build_proposals
 from regionclip_cli.vision.region_encoder import RegionEncoder

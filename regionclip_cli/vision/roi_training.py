@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.vision import losses
-from regionclip_cli.vision.finetuning.federated import FederatedClasses
+from regionclip_cli.vision.federated import FederatedClasses
 
 BOX_CODER = DeltaXYWHBBoxCoder(target_stds=(0.1, 0.1, 0.2, 0.2))
 """Boxes as (dx, dy, dw, dh) from a proposal, times (10, 10, 5, 5); growth is limited to 1000/16 times."""

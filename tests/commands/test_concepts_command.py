@@ -9,9 +9,9 @@ import pytest
 import typer
 from caption_files import write_jsonl, write_tar, write_tsv
 
-from regionclip_cli.commands.method.concepts import concepts
+from regionclip_cli.commands.concepts import concepts
 from regionclip_cli.console import Console
-from regionclip_cli.data.captions.paths import guess_form
+from regionclip_cli.data.captions.base import guess_form
 from regionclip_cli.errors import UsageError
 from regionclip_cli.language.concept_bank import ConceptBank
 

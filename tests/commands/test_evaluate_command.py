@@ -10,7 +10,7 @@ import pytest
 import typer
 from box_toys import write_shapes
 
-from regionclip_cli.commands.method.evaluate import evaluate
+from regionclip_cli.commands.evaluate import evaluate
 from regionclip_cli.console import Console
 from regionclip_cli.errors import ExitCode, UsageError
 

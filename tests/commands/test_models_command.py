@@ -17,7 +17,7 @@ from regionclip_cli.hub.model_card import ModelCard, read_card
 from regionclip_cli.hub.model_file import write_model
 from regionclip_cli.hub.paths import models_dir
 from regionclip_cli.language.concept_bank import ConceptBank
-from regionclip_cli.stages import adding_models, models
+from regionclip_cli.stages import models
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +158,7 @@ def test_known_concept_embeddings_need_no_options(capsys):
 def test_get_converts_what_the_hub_has(capsys, monkeypatch, clip_file, tmp_path):
     entry = catalog()["clip-rn50"].model_copy(update={"name": "toy", "backbone": "toy-resnet"})
     known = {**catalog(), "toy": entry}
-    for module in (models, adding_models, store):
+    for module in (models, store):
         monkeypatch.setattr(module, "catalog", lambda: known)
     asked = []
     monkeypatch.setattr(models, "fetch_from_hub", lambda *words: asked.append(words[:2]) or tmp_path / "toy.pt")
@@ -188,7 +188,7 @@ def test_add_from_an_address(capsys, monkeypatch, clip_file, tmp_path):
         target.parent.mkdir(parents=True)
         target.write_bytes(Path("toy.pt").read_bytes())
 
-    monkeypatch.setattr(adding_models, "fetch_url", fetch)
+    monkeypatch.setattr(models, "fetch_url", fetch)
     assert run(capsys, "add", "far", "https://host/deep/toy.pt?download=1")[0] == 0
     assert read_card(models_dir() / "far.safetensors").backbone == "toy-resnet"
     assert not list((models_dir().parent / "downloads").iterdir())
@@ -205,7 +205,7 @@ def test_export_is_loaded_strictly_by_open_clip(capsys):
 def test_a_detector_without_words_says_what_to_do(capsys, monkeypatch):
     tensors = checkpoint_toys.finetuned(checkpoint_toys.official("rn50"), 1024)
     torch.save({"model": tensors}, "fine.pth")
-    monkeypatch.setattr(adding_models, "write_model", lambda path, card, tensors: write_model(path, card, {}))
+    monkeypatch.setattr(models, "write_model", lambda path, card, tensors: write_model(path, card, {}))
     code, _, err = run(capsys, "add", "regionclip-coco-rn50", "fine.pth")
     assert code == 0
     assert "RegionCLIP fine-tuned detector, clip-rn50; visual, proposals, box_head, classifier" in err
@@ -226,7 +226,7 @@ def test_every_example_of_the_help_runs(capsys, monkeypatch, tmp_path):
     torch.save({"model": checkpoint_toys.finetuned(rn50, 1024)}, "regionclip_finetuned-coco_rn50.pth")
     torch.save({"model": checkpoint_toys.proposal_network(rn50)}, "rpn_lvis_866.pth")
     torch.save(torch.rand(1203, 1024), "lvis_1203_cls_emb.pth")
-    monkeypatch.setattr(adding_models, "write_model", lambda path, card, tensors: write_model(path, card, {}))
+    monkeypatch.setattr(models, "write_model", lambda path, card, tensors: write_model(path, card, {}))
 
     def from_hub(repo, files, progress):
         spec = "RN50" if "resnet50" in repo else "ViT-B-16"

@@ -11,7 +11,7 @@ import typer
 from label_toys import SECTION, rows, write_bank, write_captions
 from toys import write_toy_model
 
-from regionclip_cli.commands.method.pseudolabel import pseudolabel
+from regionclip_cli.commands.pseudolabel import pseudolabel
 from regionclip_cli.console import Console
 from regionclip_cli.errors import ExitCode, UsageError
 

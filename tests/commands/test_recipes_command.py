@@ -13,16 +13,16 @@ import pytest
 from regionclip_cli import app as root
 from regionclip_cli.commands import recipe_arguments
 from regionclip_cli.recipe import library
-from regionclip_cli.recipe.loading import load_recipe
-from regionclip_cli.stages.method import pipeline
+from regionclip_cli.recipe.loader import load_recipe
+from regionclip_cli.stages import pipeline
 
-COMMAND = root.BuiltIn("recipes", "regionclip_cli.commands.method.recipes:app", "Recipes.")
+COMMAND = root.BuiltIn("recipes", "regionclip_cli.commands.recipes:app", "Recipes.")
 HEAVY = "cv2,huggingface_hub,matplotlib,mmcv,mmdet,mmengine,numpy,open_clip,pycocotools,scipy,supervision,timm,torch"
 PROBE = """
 import sys
 from regionclip_cli import app
 if "recipes" not in [command.name for command in app.BUILT_IN]:
-    app.BUILT_IN = (*app.BUILT_IN, app.BuiltIn("recipes", "regionclip_cli.commands.method.recipes:app", "Recipes."))
+    app.BUILT_IN = (*app.BUILT_IN, app.BuiltIn("recipes", "regionclip_cli.commands.recipes:app", "Recipes."))
 code = app.main(sys.argv[2:])
 print("IMPORTED", *sorted(set(sys.argv[1].split(",")) & set(sys.modules)), file=sys.stderr)
 sys.exit(code)

@@ -9,7 +9,7 @@ import pytest
 from annotation_toys import content, write
 from typer.testing import CliRunner
 
-from regionclip_cli.commands.method.splits import app
+from regionclip_cli.commands.splits import app
 from regionclip_cli.console import Console
 from regionclip_cli.errors import UsageError
 from regionclip_cli.language import vocabularies

@@ -9,7 +9,7 @@ import pytest
 
 from regionclip_cli.console import Console
 from regionclip_cli.console.progress import BarProgress, LogProgress, spell_seconds
-from regionclip_cli.stages.progress import Progress
+from regionclip_cli.runs.progress import Progress
 
 
 class Terminal(io.StringIO):

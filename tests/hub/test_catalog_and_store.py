@@ -60,7 +60,7 @@ def test_repositories_are_those_of_open_clip():
 def test_class_lists_have_as_many_names_as_the_files_say():
     import re
 
-    from regionclip_cli.language.names import parse_classes
+    from regionclip_cli.language.class_names import parse_classes
 
     for entry in catalog().values():
         if entry.names:

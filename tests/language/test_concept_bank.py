@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from regionclip_cli.errors import MissingError, OutputError, UsageError
+from regionclip_cli.language.class_names import parse_classes
 from regionclip_cli.language.concept_bank import ConceptBank
-from regionclip_cli.language.names import parse_classes
 from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.language.vocabulary_embedding import embed_bank, embed_vocabulary
 

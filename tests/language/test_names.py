@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regionclip_cli.errors import UsageError
-from regionclip_cli.language.names import Vocabulary, parse_classes
+from regionclip_cli.language.class_names import Vocabulary, parse_classes
 
 WORDS = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=12).filter(lambda word: word == word.strip())
 

@@ -13,7 +13,7 @@ from regionclip_cli.hub.model_card import ModelCard
 from regionclip_cli.language.templates import fill, templates
 from regionclip_cli.language.text_cache import TextCache
 from regionclip_cli.language.text_encoder import TextEncoder
-from regionclip_cli.language.text_side import TextSide, clip_config
+from regionclip_cli.language.text_tower import TextSide, clip_config
 
 Write = Callable[..., Path]
 Config = dict[str, Any]

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from regionclip_cli.language import vocabularies
-from regionclip_cli.language.names import parse_classes
+from regionclip_cli.language.class_names import parse_classes
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from regionclip_cli.data.scenes import SCENE_CLASSES
 from regionclip_cli.data.splits import read_split
-from regionclip_cli.recipe.loading import load_recipe
+from regionclip_cli.recipe.loader import load_recipe
 
 
 @pytest.fixture(autouse=True)

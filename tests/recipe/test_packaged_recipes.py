@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from regionclip_cli.recipe import library
-from regionclip_cli.recipe.loading import check_recipe, load_recipe
-from regionclip_cli.recipe.records.resolved import dump, present
+from regionclip_cli.recipe.loader import check_recipe, load_recipe
+from regionclip_cli.recipe.resolved import dump, present
 from regionclip_cli.recipe.schema import STAGES
 
 RECIPES = library.packaged()

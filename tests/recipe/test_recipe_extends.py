@@ -8,7 +8,7 @@ import pytest
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.recipe import library
-from regionclip_cli.recipe.loading import load_recipe
+from regionclip_cli.recipe.loader import load_recipe
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from regionclip_cli.errors import ExitCode, UsageError
-from regionclip_cli.recipe.loading import LARGEST, check_recipe, load_recipe
-from regionclip_cli.recipe.reading.problems import RecipeError
+from regionclip_cli.recipe.errors import RecipeError
+from regionclip_cli.recipe.loader import LARGEST, check_recipe, load_recipe
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from regionclip_cli.errors import UsageError
-from regionclip_cli.recipe.reading.reference import Row, heads, purpose, rows
+from regionclip_cli.recipe.reference import Row, heads, purpose, rows
 from regionclip_cli.recipe.schema import STAGES, Recipe
 
 

@@ -10,13 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regionclip_cli.recipe import fields
-from regionclip_cli.recipe.loading import load_recipe
-from regionclip_cli.recipe.reading.overrides import apply
-from regionclip_cli.recipe.reading.problems import Place, Problems
-from regionclip_cli.recipe.reading.tree import Node
-from regionclip_cli.recipe.reading.values import read_scalar
-from regionclip_cli.recipe.records.resolved import dump
+from regionclip_cli.recipe.errors import Place, Problems
+from regionclip_cli.recipe.loader import apply, load_recipe
+from regionclip_cli.recipe.resolved import dump
 from regionclip_cli.recipe.schema import Recipe
+from regionclip_cli.recipe.yaml_tree import Node, read_scalar
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,9 @@ import pytest
 from PIL import Image
 from toys import draw_shapes
 
-from regionclip_cli.results.evaluation_report import (
-    ClassRow,
-    Confusion,
-    Curve,
-    Marked,
-    ReportContent,
-    WorstPhoto,
-    write_report,
-)
-from regionclip_cli.results.evaluation_report.plots import confusion_plot, curve_plot
+from regionclip_cli.results.html.content import ClassRow, Confusion, Curve, Marked, ReportContent, WorstPhoto
+from regionclip_cli.results.html.evaluation_page import write_report
+from regionclip_cli.results.html.plots import confusion_plot, curve_plot
 
 
 def content(**others: object) -> ReportContent:

@@ -15,7 +15,7 @@ from small_disk import small_disk
 from toys import draw_shapes
 
 from regionclip_cli.errors import OutputError
-from regionclip_cli.results.region_page import PageImage, PageRegion, write_region_page
+from regionclip_cli.results.html.region_page import PageImage, PageRegion, write_region_page
 
 VOID = {"meta", "img", "rect"}
 PIXELS, BOXES, NAMES = draw_shapes(height=300, width=1200)

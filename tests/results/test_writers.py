@@ -9,7 +9,7 @@ from PIL import Image
 from results.sample_detections import LABELS, SAMPLE, detections, pixels
 
 from regionclip_cli.errors import OutputError, UsageError
-from regionclip_cli.results.files import PART
+from regionclip_cli.files import PART
 from regionclip_cli.results.writers import WRITERS
 from regionclip_cli.results.writers.base import Writer
 

@@ -10,8 +10,8 @@ from results.sample_detections import LABELS, SAMPLE
 from regionclip_cli.errors import OutputError, PluginError, UsageError
 from regionclip_cli.results.writers.jsonl import JsonlWriter
 from regionclip_cli.specs import WriterSpec
-from regionclip_cli.stages.detection import output
-from regionclip_cli.stages.detection.output import OutputFolder
+from regionclip_cli.stages import detect_output
+from regionclip_cli.stages.detect_output import OutputFolder
 
 ABOUT = {"model": "toy", "labels": list(LABELS), "conf": 0.25}
 
@@ -128,10 +128,10 @@ class BrokenWriter(JsonlWriter):
 
 def test_a_plugins_writer_is_blamed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = WriterSpec("broken", "", f"{__name__}:BrokenWriter")
-    entry = output.plugins.Entry("writers", "broken", "regionclip-broken", "1.0", "x:y")
-    monkeypatch.setattr(output.plugins, "find", lambda kind, name: spec)
-    monkeypatch.setattr(output.plugins, "lookup", lambda kind, name: entry)
-    monkeypatch.setattr(output.pkgutil, "resolve_name", lambda dotted: BrokenWriter)
+    entry = detect_output.plugins.Entry("writers", "broken", "regionclip-broken", "1.0", "x:y")
+    monkeypatch.setattr(detect_output.plugins, "find", lambda kind, name: spec)
+    monkeypatch.setattr(detect_output.plugins, "lookup", lambda kind, name: entry)
+    monkeypatch.setattr(detect_output.pkgutil, "resolve_name", lambda dotted: BrokenWriter)
     out = opened(tmp_path, ("broken",))
     with pytest.raises(PluginError, match=r"regionclip-broken 1\.0 is broken: ZeroDivisionError: oops") as caught:
         out.write(SAMPLE[0], None)
@@ -139,6 +139,6 @@ def test_a_plugins_writer_is_blamed_by_name(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_is_no_writer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output.pkgutil, "resolve_name", lambda dotted: dict)
+    monkeypatch.setattr(detect_output.pkgutil, "resolve_name", lambda dotted: dict)
     with pytest.raises(PluginError, match="which is not a Writer"):
         OutputFolder(tmp_path, ("jsonl",), False)

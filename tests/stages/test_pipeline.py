@@ -13,10 +13,10 @@ import pytest
 
 from regionclip_cli.errors import InputError, RegionClipError, UsageError
 from regionclip_cli.recipe import fields
-from regionclip_cli.recipe.run_folder import RunFolder
 from regionclip_cli.recipe.schema import Recipe
-from regionclip_cli.stages.method import pipeline
-from regionclip_cli.stages.progress import Silent
+from regionclip_cli.runs.folder import RunFolder
+from regionclip_cli.runs.progress import Silent
+from regionclip_cli.stages import pipeline
 
 CAPTIONS = "captions.txt"
 
@@ -290,7 +290,7 @@ def test_a_damaged_ledger_is_not_written_over(stages: StandIns, text: str) -> No
 
 
 def test_every_stage_has_code() -> None:
-    here = Path(pipeline.__file__).parents[2]
+    here = Path(pipeline.__file__).parents[1]
     files = {name: here.joinpath(*location.split(".")[1:]).with_suffix(".py") for name, location in REAL.items()}
     assert [name for name, file in files.items() if not file.is_file()] == []
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from results.sample_detections import SAMPLE, detections
 
-from regionclip_cli.stages.detection.tally import FEW_IMAGES, FEW_ROWS, Tally
+from regionclip_cli.stages.detect import FEW_IMAGES, FEW_ROWS, Tally
 
 
 def test_few_images_are_listed_one_by_one() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from regionclip_cli.recipe.loading import load_recipe
-from regionclip_cli.stages.method import pipeline
-from regionclip_cli.stages.progress import Silent
+from regionclip_cli.recipe.loader import load_recipe
+from regionclip_cli.runs.progress import Silent
+from regionclip_cli.stages import pipeline
 
 LOSSES = {
     4: {"loss_region_text": 0.749315, "loss_distill": 0.311544, "loss_image_text": 3.33518},

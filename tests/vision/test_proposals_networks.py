@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.vision.proposals import ProposalSource, build_proposals
-from regionclip_cli.vision.proposals.selection import Selection, select
+from regionclip_cli.vision.proposals.nms import Selection, select
 
 
 def sample(height: int, width: int, boxes: list[list[float]] | None = None) -> DetDataSample:

@@ -12,23 +12,23 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from regionclip_cli import plugins
-from regionclip_cli.data.captions.pairs import JoinedPairs, Pair, PairSet
+from regionclip_cli.data.captions.base import JoinedPairs, Pair, PairSet
 from regionclip_cli.errors import UsageError, did_you_mean
-from regionclip_cli.recipe.sections.data import CaptionData
+from regionclip_cli.recipe.schema import CaptionData
 
 __all__ = ["FORMS", "Pair", "PairSet", "open_pairs", "stream_captions"]
 
 _HERE = "regionclip_cli.data.captions"
 FORMS: dict[str, tuple[str | None, str]] = {
-    "jsonl": (f"{_HERE}.json_lines:JsonLinesPairs", f"{_HERE}.json_lines:stream_json_lines"),
+    "jsonl": (f"{_HERE}.jsonl:JsonLinesPairs", f"{_HERE}.jsonl:stream_json_lines"),
     "coco-captions": (f"{_HERE}.coco:CocoPairs", f"{_HERE}.coco:stream_coco"),
     "tsv": (f"{_HERE}.tsv:TsvPairs", f"{_HERE}.tsv:stream_tsv"),
     "webdataset": (f"{_HERE}.webdataset:ShardPairs", f"{_HERE}.webdataset:stream_shards"),
-    "text": (None, f"{_HERE}.json_lines:stream_text"),
-    "scenes": (f"{_HERE}.made:ScenePairs", f"{_HERE}.made:stream_scenes"),
+    "text": (None, f"{_HERE}.jsonl:stream_text"),
+    "scenes": (f"{_HERE}.synthetic:ScenePairs", f"{_HERE}.synthetic:stream_scenes"),
 }
 """Where the code of each form is: what opens its pairs (None: it has no images), and what streams its captions."""
-_PLUGIN = (f"{_HERE}.made:RecordPairs", f"{_HERE}.made:stream_records")
+_PLUGIN = (f"{_HERE}.synthetic:RecordPairs", f"{_HERE}.synthetic:stream_records")
 
 
 def open_pairs(sources: Sequence[CaptionData]) -> PairSet:

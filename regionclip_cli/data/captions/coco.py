@@ -13,11 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from regionclip_cli.data.captions.pairs import PackedTexts, Pair, PairSet, key_hash
-from regionclip_cli.data.captions.paths import expand, fingerprint, read_image_file, require_folder
+from regionclip_cli.data.captions.base import (
+    PackedTexts,
+    Pair,
+    PairSet,
+    expand,
+    fingerprint,
+    key_hash,
+    read_image_file,
+    require_folder,
+)
 from regionclip_cli.data.json_stream import stream_json
 from regionclip_cli.errors import MissingError, UsageError
-from regionclip_cli.recipe.sections.data import CaptionData
+from regionclip_cli.recipe.schema import CaptionData
 
 _EXAMPLE = "COCO's caption files have `images` with id and file_name, and `annotations` with image_id and caption."
 

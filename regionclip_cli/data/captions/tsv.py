@@ -17,12 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from regionclip_cli.data.captions.json_lines import captions_of, raw_lines
-from regionclip_cli.data.captions.kept_index import Index, kept
-from regionclip_cli.data.captions.pairs import Pair, PairSet, key_hash
-from regionclip_cli.data.captions.paths import expand, fingerprint
+from regionclip_cli.data.captions.base import Index, Pair, PairSet, expand, fingerprint, kept, key_hash
+from regionclip_cli.data.captions.jsonl import captions_of, raw_lines
 from regionclip_cli.errors import InputError, MissingError, UsageError
-from regionclip_cli.recipe.sections.data import CaptionData
+from regionclip_cli.recipe.schema import CaptionData
 
 IMAGE_WORDS, TEXT_WORDS = ("image", "img"), ("text", "caption")
 _EXAMPLE = "An image row is key<tab>base64, a text row key<tab>caption; rows of the two files belong together."

@@ -17,13 +17,11 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from regionclip_cli.data.captions.json_lines import captions_of
-from regionclip_cli.data.captions.kept_index import Index, kept
-from regionclip_cli.data.captions.pairs import Pair, PairSet, key_hash
-from regionclip_cli.data.captions.paths import expand, fingerprint, read_part
+from regionclip_cli.data.captions.base import Index, Pair, PairSet, expand, fingerprint, kept, key_hash, read_part
+from regionclip_cli.data.captions.jsonl import captions_of
 from regionclip_cli.data.images import IMAGE_SUFFIXES
 from regionclip_cli.errors import InputError, UsageError
-from regionclip_cli.recipe.sections.data import CaptionData
+from regionclip_cli.recipe.schema import CaptionData
 
 TEXTS = (".txt", ".caption", ".json")
 """Suffixes of texts, the preferred first."""

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from regionclip_cli.data.detection_sets.detection_set import DetectionSet
-from regionclip_cli.data.detection_sets.image import DetectionImage
+from regionclip_cli.data.detection_sets.detection_set import DetectionImage, DetectionSet
 from regionclip_cli.errors import UsageError
-from regionclip_cli.recipe.sections.data import DetectionData
+from regionclip_cli.recipe.schema import DetectionData
 
 __all__ = ["DetectionImage", "DetectionSet", "open_detection_set"]
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from regionclip_cli.data.detection_sets.checking import Problems, Wrong, entry, is_number, numbers, shown, text, whole
+from regionclip_cli.data.detection_sets.validation import Problems, Wrong, entry, is_number, numbers, shown, text, whole
 from regionclip_cli.data.json_stream import stream_json
 from regionclip_cli.errors import UsageError
 

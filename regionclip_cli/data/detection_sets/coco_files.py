@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from regionclip_cli.data.detection_sets.annotations import Raw, Style, read_annotations, read_segmentations
-from regionclip_cli.data.detection_sets.checking import Problems
 from regionclip_cli.data.detection_sets.class_names import lvis_words
-from regionclip_cli.data.detection_sets.detection_set import Columns, DetectionSet, Lists
-from regionclip_cli.data.detection_sets.image import Segmentation
+from regionclip_cli.data.detection_sets.detection_set import Columns, DetectionSet, Lists, Segmentation
+from regionclip_cli.data.detection_sets.validation import Problems
 from regionclip_cli.errors import InputError, MissingError, UsageError
 from regionclip_cli.language import vocabularies
 

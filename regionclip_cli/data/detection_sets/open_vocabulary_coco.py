@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from regionclip_cli.data.detection_sets.checking import Wrong, entry, text, whole
+from regionclip_cli.data.detection_sets.validation import Wrong, entry, text, whole
 from regionclip_cli.data.json_stream import Element, stream_json
 from regionclip_cli.data.splits import Split, left_out_of, read_split
 from regionclip_cli.errors import UsageError

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from regionclip_cli import plugins
-from regionclip_cli.data.captions.made import encode_png, image_bytes, load_records, scene_options
-from regionclip_cli.data.detection_sets.checking import Problems, Wrong
+from regionclip_cli.data.captions.synthetic import encode_png, image_bytes, load_records, scene_options
 from regionclip_cli.data.detection_sets.coco_files import OVERHANG
-from regionclip_cli.data.detection_sets.detection_set import Columns, DetectionSet, Lists, Source
-from regionclip_cli.data.detection_sets.image import Segmentation
+from regionclip_cli.data.detection_sets.detection_set import Columns, DetectionSet, Lists, Segmentation, Source
+from regionclip_cli.data.detection_sets.validation import Problems, Wrong
 from regionclip_cli.data.scenes import SCENE_CLASSES, draw_scene
 from regionclip_cli.errors import InputError, PluginError, UsageError
-from regionclip_cli.recipe.sections.data import CaptionData, DetectionData
+from regionclip_cli.recipe.schema import CaptionData, DetectionData
 
 
 @dataclass(frozen=True)

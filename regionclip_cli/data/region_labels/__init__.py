@@ -4,8 +4,7 @@ A folder holds `labels.json` (what the labels are of, see `LabelManifest`) and s
 image in the order of the captions, with `labels-00000.index.npy` beside each, which tells where its rows begin.
 """
 
-from regionclip_cli.data.region_labels.labels import RegionLabels
-from regionclip_cli.data.region_labels.manifest import LabelManifest
-from regionclip_cli.data.region_labels.rows import RegionLabel
+from regionclip_cli.data.region_labels.format import LabelManifest, RegionLabel
+from regionclip_cli.data.region_labels.store import RegionLabels
 
 __all__ = ["LabelManifest", "RegionLabel", "RegionLabels"]

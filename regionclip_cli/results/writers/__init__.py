@@ -23,6 +23,6 @@ WRITERS: dict[str, WriterSpec] = {
             "labels/: one text file an image, `class cx cy w h score` a line in 0..1, and classes.txt.",
             f"{_HERE}.yolo:YoloWriter",
         ),
-        WriterSpec("csv", "detections.csv: one row a detection.", f"{_HERE}.table:TableWriter"),
+        WriterSpec("csv", "detections.csv: one row a detection.", f"{_HERE}.csv:TableWriter"),
     )
 }

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Protocol
 
 from regionclip_cli.errors import UsageError
-from regionclip_cli.results.files import replacing
-from regionclip_cli.results.writers.rendered import RenderedWriter
+from regionclip_cli.files import replacing
+from regionclip_cli.results.writers.base import RenderedWriter
 
 
 class Records(Protocol):

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from regionclip_cli.files import replacing, writing
 from regionclip_cli.results.detections import ImageDetections
 from regionclip_cli.results.drawing import draw
-from regionclip_cli.results.files import replacing, writing
 from regionclip_cli.results.writers.base import Writer
 
 KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from regionclip_cli.files import Journal
 from regionclip_cli.results.detections import ImageDetections
-from regionclip_cli.results.journal import Journal
 from regionclip_cli.results.writers.base import Writer
 
 if TYPE_CHECKING:

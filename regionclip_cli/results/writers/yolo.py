@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
+from regionclip_cli.files import Journal, replacing
 from regionclip_cli.results.detections import ImageDetections
-from regionclip_cli.results.files import replacing
-from regionclip_cli.results.journal import Journal
 from regionclip_cli.results.writers.base import Writer
 
 if TYPE_CHECKING:

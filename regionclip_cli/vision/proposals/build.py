@@ -8,8 +8,8 @@ from typing import Any
 
 from regionclip_cli.errors import UsageError, did_you_mean
 from regionclip_cli.vision.proposals.base import ProposalSource
-from regionclip_cli.vision.proposals.fixed import GivenBoxes, GridBoxes, RandomBoxes
 from regionclip_cli.vision.proposals.pixel_rpn import C4Rpn, FpnRpn, LsjRpn
+from regionclip_cli.vision.proposals.static import GivenBoxes, GridBoxes, RandomBoxes
 from regionclip_cli.vision.proposals.trunk_rpn import TrunkRpn
 
 SOURCES: dict[str, type[ProposalSource]] = {

@@ -20,9 +20,8 @@ from torch.nn import functional
 from regionclip_cli.errors import UsageError
 from regionclip_cli.vision.backbones.folding import folded_copy
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, valid_size
-from regionclip_cli.vision.proposals.head import build_head
-from regionclip_cli.vision.proposals.learning import rpn_losses
-from regionclip_cli.vision.proposals.selection import Selection, select
+from regionclip_cli.vision.proposals.nms import Selection, select
+from regionclip_cli.vision.proposals.rpn_head import build_head, rpn_losses
 
 Style = Literal["caffe", "pytorch"]
 """Which convolution of a block has the stride: the first (1x1) or the second (3x3)."""

@@ -9,9 +9,8 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, valid_size
-from regionclip_cli.vision.proposals.head import RATIOS, build_head
-from regionclip_cli.vision.proposals.learning import rpn_losses
-from regionclip_cli.vision.proposals.selection import Selection, select
+from regionclip_cli.vision.proposals.nms import Selection, select
+from regionclip_cli.vision.proposals.rpn_head import RATIOS, build_head, rpn_losses
 
 
 class TrunkRpn(ProposalSource):

@@ -14,7 +14,7 @@ from caption_files import captions_of, pairs_of
 from PIL import Image
 
 from regionclip_cli import plugins
-from regionclip_cli.data.captions.made import encode_png
+from regionclip_cli.data.captions.synthetic import encode_png
 from regionclip_cli.data.pixels import decode
 from regionclip_cli.data.scenes import draw_scene
 from regionclip_cli.errors import InputError, PluginError, UsageError

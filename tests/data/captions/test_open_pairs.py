@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regionclip_cli.data.captions import PairSet, open_pairs, stream_captions
-from regionclip_cli.data.captions.paths import BLOCK, WHOLE, expand, fingerprint, numbered
+from regionclip_cli.data.captions.base import BLOCK, WHOLE, expand, fingerprint
 from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.files import numbered
 
 
 def everything(folder: Path) -> PairSet:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from caption_files import RECORDS, captions_of, contents, pairs_of, write_tsv
 
-from regionclip_cli.data.captions import kept_index, tsv
+from regionclip_cli.data.captions import base, tsv
 from regionclip_cli.errors import InputError, MissingError, UsageError
 
 
@@ -107,7 +107,7 @@ def test_what_is_missing(tmp_path: Path) -> None:
 
 def test_the_index_of_a_large_file_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_tsv(tmp_path, index=False)
-    monkeypatch.setattr(kept_index, "WORTH_KEEPING", 0)
+    monkeypatch.setattr(base, "WORTH_KEEPING", 0)
     first = contents(pairs_of("tsv", folder))
     scans: list[Path] = []
     monkeypatch.setattr(tsv, "_scan", lambda path: scans.append(path) or {})
@@ -117,7 +117,7 @@ def test_the_index_of_a_large_file_is_built_once(tmp_path: Path, monkeypatch: py
 
 def test_a_damaged_index_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_tsv(tmp_path, index=False)
-    monkeypatch.setattr(kept_index, "WORTH_KEEPING", 0)
+    monkeypatch.setattr(base, "WORTH_KEEPING", 0)
     monkeypatch.setenv("REGIONCLIP_CACHE", str(tmp_path / "cache"))
     first = contents(pairs_of("tsv", folder))
     indexes = list((tmp_path / "cache" / "indexes").iterdir())

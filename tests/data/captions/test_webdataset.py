@@ -12,7 +12,7 @@ from caption_files import RECORDS, captions_of, contents, image_of, pairs_of, wr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regionclip_cli.data.captions import kept_index, webdataset
+from regionclip_cli.data.captions import base, webdataset
 from regionclip_cli.errors import MissingError, UsageError
 
 FORMS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -156,7 +156,7 @@ def test_a_key_that_comes_again_gets_a_number(tmp_path: Path) -> None:
 
 def test_the_index_of_a_large_shard_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = shard(tmp_path / "a.tar", {key.partition(".")[0]: texts[0] for key, texts in RECORDS.items()})
-    monkeypatch.setattr(kept_index, "WORTH_KEEPING", 0)
+    monkeypatch.setattr(base, "WORTH_KEEPING", 0)
     first = contents(pairs_of("webdataset", path))
     with monkeypatch.context() as patch:
         patch.setattr(webdataset, "samples", lambda path: iter(()))

@@ -14,7 +14,7 @@ from regionclip_cli.data.detection_sets.open_vocabulary_coco import cut, cut_pat
 from regionclip_cli.data.splits import read_split
 from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.language import vocabularies
-from regionclip_cli.recipe.sections.data import DetectionData
+from regionclip_cli.recipe.schema import DetectionData
 
 
 def coco_content() -> dict[str, Any]:

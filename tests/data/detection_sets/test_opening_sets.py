@@ -19,7 +19,7 @@ from regionclip_cli.data.pixels import decode
 from regionclip_cli.data.scenes import SCENE_CLASSES, draw_scene
 from regionclip_cli.errors import InputError, MissingError, PluginError, UsageError
 from regionclip_cli.language import vocabularies
-from regionclip_cli.recipe.sections.data import DetectionData
+from regionclip_cli.recipe.schema import DetectionData
 
 
 def test_a_coco_file_is_read(tmp_path: Path) -> None:

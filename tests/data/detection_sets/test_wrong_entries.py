@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from annotation_toys import CONTENT, content, open_content
 
-from regionclip_cli.data.detection_sets import checking
+from regionclip_cli.data.detection_sets import validation
 from regionclip_cli.errors import UsageError
 
 Change = Callable[[dict[str, Any]], Any]
@@ -139,7 +139,7 @@ def test_the_order_of_the_lists_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_many_problems_are_counted_and_the_first_ones_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "KEPT", 3)
+    monkeypatch.setattr(validation, "KEPT", 3)
     changed = content()
     changed["annotations"] += [{"id": number} for number in range(10, 20)]
     with pytest.raises(UsageError, match=r"annotations\[3\] \(id 10\) has no 'image_id'\. 9 more entries are wrong"):

@@ -14,10 +14,9 @@ import pytest
 from small_disk import small_disk
 
 from regionclip_cli.data.region_labels import LabelManifest, RegionLabel, RegionLabels
-from regionclip_cli.data.region_labels import shards as shard_files
-from regionclip_cli.data.region_labels.manifest import MANIFEST, claim, read_manifest
-from regionclip_cli.data.region_labels.rows import Row, format_row, parse_row
-from regionclip_cli.data.region_labels.shards import index_path, is_whole, remove_parts, shard_path, writing_shard
+from regionclip_cli.data.region_labels import store as shard_files
+from regionclip_cli.data.region_labels.format import MANIFEST, Row, claim, format_row, parse_row, read_manifest
+from regionclip_cli.data.region_labels.store import index_path, is_whole, remove_parts, shard_path, writing_shard
 from regionclip_cli.errors import MissingError, OutputError, UsageError
 
 WHOLE = LabelManifest(images=5, shard_size=2, names=("cat", "猫", "dog"), kept=2, settings={"min_score": 0.1})
@@ -79,7 +78,7 @@ def test_labels_are_found_by_key_in_any_process(folder: Path) -> None:
 
 
 def test_two_keys_of_one_hash_are_told_apart(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("regionclip_cli.data.region_labels.labels", "regionclip_cli.data.region_labels.shards"):
+    for name in ("regionclip_cli.data.region_labels.store", "regionclip_cli.data.region_labels.store"):
         monkeypatch.setattr(f"{name}.key_hash", lambda key: 7)
     for path in folder.glob("*.npy"):
         path.unlink()

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from regionclip_cli.errors import UsageError
-from regionclip_cli.language.nouns import counting
-from regionclip_cli.language.nouns.counting import count_nouns
+from regionclip_cli.language.nouns import pool
+from regionclip_cli.language.nouns.pool import count_nouns
 
 CAPTIONS = ["a dog on a couch", "two dogs and a cat", "they eat it", "a tennis racket", "3 of them"] * 7
 
@@ -23,7 +23,7 @@ def test_counts() -> None:
 
 
 def test_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "BATCH", 4)
+    monkeypatch.setattr(pool, "BATCH", 4)
     done: list[int] = []
     found = count_nouns(iter(CAPTIONS), workers=2, progress=done.append)
     assert found == count_nouns(CAPTIONS)
@@ -31,7 +31,7 @@ def test_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_worker_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "BATCH", 5)
+    monkeypatch.setattr(pool, "BATCH", 5)
 
     def deadly() -> Iterator[str]:
         for number, caption in enumerate(CAPTIONS):
@@ -54,7 +54,7 @@ def test_memory_does_not_grow_with_the_captions() -> None:
 
     peaks = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counting, "make_parser", lambda name: Parser())
+        patch.setattr(pool, "make_parser", lambda name: Parser())
         for count in (2000, 20_000):
             tracemalloc.start()
             assert count_nouns(stream(count)).nouns == {"dog": count}

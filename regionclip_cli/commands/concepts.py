@@ -1,0 +1,134 @@
+"""`regionclip concepts`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from regionclip_cli.commands.recipe_arguments import (
+    DeviceOption,
+    DryRunFlag,
+    JsonFlag,
+    ResumeFlag,
+    open_recipe,
+    run_progress,
+)
+from regionclip_cli.console import Console
+from regionclip_cli.errors import ExitCode, UsageError
+from regionclip_cli.recipe import fields
+from regionclip_cli.recipe.schema import ConceptsSection, Recipe
+
+WORDS_HELP = "A recipe with overrides such as concepts.min_count=5; after --captions, further caption files."
+CAPTIONS_HELP = "Caption file in place of a recipe: .jsonl, COCO's .json, .tsv, .tar or .txt; globs, {000..331} ranges."
+OUT_HELP = "With --captions: the bank (.safetensors); nouns.csv goes beside it. A .csv with --names-only."
+POOL, WORK = "What is a concept", "How to work"
+
+
+def _flag(field: str, *names: str, panel: str = POOL, **more: Any) -> Any:
+    """Return the option of a settings field, with its sentence and its default as help."""
+    default = fields.default(ConceptsSection, field)
+    said = f" Left out with --captions: {default}." if default not in (None, (), False) else ""
+    help_text = fields.describe(ConceptsSection, field) + said
+    return typer.Option(*names, help=help_text, rich_help_panel=panel, **more)
+
+
+def concepts(
+    ctx: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help=WORDS_HELP)] = None,
+    captions: Annotated[list[str] | None, typer.Option("--captions", metavar="FILE", help=CAPTIONS_HELP)] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=OUT_HELP)] = None,
+    parser: Annotated[Literal["hanta", "spacy"] | None, _flag("parser", "--parser")] = None,
+    min_count: Annotated[int | None, _flag("min_count", "--min-count")] = None,
+    max_concepts: Annotated[int | None, _flag("max_concepts", "--max-concepts")] = None,
+    add: Annotated[str | None, _flag("add", "--add", metavar="NAMES")] = None,
+    drop: Annotated[str | None, _flag("drop", "--drop", metavar="NAMES")] = None,
+    names_only: Annotated[bool, _flag("names_only", "--names-only")] = False,
+    templates: Annotated[str | None, _flag("templates", "--templates", panel=WORK)] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Model whose text encoder embeds them.", rich_help_panel=WORK)
+    ] = None,
+    workers: Annotated[int | None, _flag("workers", "--workers", panel=WORK)] = None,
+    device: DeviceOption = None,
+    resume: ResumeFlag = False,
+    dry_run: DryRunFlag = False,
+    as_json: JsonFlag = False,
+) -> ExitCode:
+    """Mine concepts from captions and embed them.
+
+    Counts the nouns of the captions, keeps the frequent ones, and writes them
+    to nouns.csv and, with their embeddings, to a concept bank, which
+    pseudolabel, pretrain and `detect --concepts` take. Captions are read once
+    and never all in memory. NAMES are words with commas between them, @coco,
+    @lvis or a .txt file.
+
+    Examples:
+      regionclip concepts tiny
+      regionclip concepts tiny concepts.min_count=5 --dry-run
+      regionclip concepts --captions captions_train2017.json \\
+          --out bank.safetensors
+      regionclip concepts --captions "cc3m/{00000..00331}.tar" --workers 8 \\
+          --out bank.safetensors
+      regionclip concepts --captions a.jsonl b.txt --min-count 5 \\
+          --add @coco --drop "lot,front" --names-only --out nouns.csv
+    """
+    console = ctx.ensure_object(Console)
+    said = {
+        "parser": parser,
+        "min_count": min_count,
+        "max_concepts": max_concepts,
+        "add": _names(add),
+        "drop": _names(drop),
+        "names_only": names_only or None,
+        "templates": templates,
+        "workers": workers,
+    }
+    said = {key: value for key, value in said.items() if value is not None}
+    if captions:
+        recipe = _from_files([*captions, *(words or ())], said, model, device)
+    else:
+        recipe = _from_recipe(words or [], said, model, device, out)
+    from regionclip_cli.stages import concepts as stage
+
+    options: dict[str, Any] = {"progress": run_progress(console), "resume": resume, "dry_run": dry_run}
+    result = stage.mine_files(recipe, _place(out), **options) if captions else stage.run(recipe, **options)
+    if as_json:
+        console.json(result.to_json())
+    console.note(result.summary())
+    return ExitCode.OK
+
+
+def _from_files(files: list[str], said: dict[str, Any], model: str | None, device: str | None) -> Recipe:
+    """Return a recipe in memory that reads caption files."""
+    from regionclip_cli.data.captions.base import guess_form
+
+    values: dict[str, Any] = {"name": "concepts", "out": ".", "device": device or "auto"}
+    values["data"] = {"captions": tuple({"dataset": guess_form(file), "path": file} for file in files)}
+    values["concepts"] = said
+    values["model"] = {"start": model} if model else {}
+    return fields.checked(Recipe, **values)
+
+
+def _from_recipe(
+    words: list[str], said: dict[str, Any], model: str | None, device: str | None, out: Path | None
+) -> Recipe:
+    """Return the recipe that is named, with what flags say in place of its own settings."""
+    if not words:
+        raise UsageError("Neither a recipe nor captions are named.", "Name a recipe, or files with --captions.")
+    if out is not None:
+        raise UsageError("--out goes with --captions.", f"The folder of a recipe is set by a word: out={out.parent}.")
+    flags = [f"concepts.{key}={json.dumps(value)}" for key, value in said.items()]
+    flags += [f"model.start={json.dumps(model)}"] if model else []
+    return open_recipe(words[0], [*words[1:], *flags], device=device, section="concepts")
+
+
+def _place(out: Path | None) -> Path:
+    if out is None:
+        raise UsageError("--captions needs --out.", "For example --out concepts.safetensors.")
+    return out
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [word for word in (part.strip() for part in text.split(",")) if word]

@@ -1,1 +1,0 @@
-"""The stages of the method, a subcommand each: every one runs its own section of a recipe."""

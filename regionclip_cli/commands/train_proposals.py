@@ -1,0 +1,56 @@
+"""`regionclip train-proposals`."""
+
+from __future__ import annotations
+
+import typer
+
+from regionclip_cli.commands.recipe_arguments import (
+    DeviceOption,
+    DryRunFlag,
+    JsonFlag,
+    OverridesArgument,
+    RecipeArgument,
+    ResumeFlag,
+    open_recipe,
+    run_progress,
+)
+from regionclip_cli.console import Console
+from regionclip_cli.errors import ExitCode
+
+
+def train_proposals(
+    ctx: typer.Context,
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    resume: ResumeFlag = False,
+    dry_run: DryRunFlag = False,
+    device: DeviceOption = None,
+    as_json: JsonFlag = False,
+) -> ExitCode:
+    """Train a network that finds boxes and does not name them.
+
+    Reads the section `proposals` and data.train; classes play no part but to
+    leave out those that are novel (proposals.split). What comes out,
+    RUN/proposals/model.safetensors, serves as `detect --proposals` and as
+    `model: proposals:` of a recipe; a head on the features of a model
+    (proposals.network=rpn-trunk) comes with that model, for `--model`.
+
+    Examples:
+      regionclip train-proposals train-rpn --dry-run
+      regionclip train-proposals train-rpn proposals.init=resnet50.pth
+      regionclip train-proposals train-rpn proposals.network=rpn-c4
+      regionclip train-proposals finetune-tiny proposals.network=rpn-trunk \\
+        proposals.steps=200 proposals.short_sides=[160] out=runs/boxes
+      regionclip train-proposals train-rpn --resume
+    """
+    console = ctx.ensure_object(Console)
+    chosen = open_recipe(recipe, overrides, device=device, section="proposals")
+    from regionclip_cli.stages.train_proposals import run
+
+    result = run(chosen, run_progress(console), resume=resume, dry_run=dry_run)
+    if not result.plan:  # one of several processes, and not the one that speaks
+        return ExitCode.OK
+    if as_json:
+        console.json(result.to_json())
+    console.note(result.summary())
+    return ExitCode.OK

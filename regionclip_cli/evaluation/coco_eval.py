@@ -1,0 +1,172 @@
+"""Detections of a whole set in a few flat arrays, checked as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+
+from regionclip_cli.data.detection_sets import DetectionSet
+from regionclip_cli.evaluation.matching import Detections
+
+BOXES = 100_000
+"""Boxes of a portion, unless one class alone has more."""
+PAIRS = 400_000
+"""Pairs of image and class of a portion."""
+AREAS = ("all", "small", "medium", "large")
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """What the protocol measures: T overlaps, P recalls, C classes, A areas, M limits of detections.
+
+    Where a class has no object (of an area), its entries are -1.
+
+    Attributes:
+        overlaps: (T,) 0.5, 0.55 ... 0.95.
+        recalls: (P,) 0, 0.01 ... 1.
+        areas: Names of the areas.
+        limits: (M,) detections that count: of an image and class (COCO), or of an image (LVIS).
+        precision: (T, P, C, A) at the last limit: the best precision at that recall or a higher one.
+        recall: (T, C, A, M) the share of objects that is found.
+    """
+
+    overlaps: np.ndarray
+    recalls: np.ndarray
+    areas: tuple[str, ...]
+    limits: tuple[int, ...]
+    precision: np.ndarray
+    recall: np.ndarray
+
+
+def measure_curves(truth: DetectionSet, found: Detections, limits: tuple[int, ...]) -> Curves:
+    """Match detections to objects and return precision and recall.
+
+    Args:
+        truth: What there is. Sets of LVIS are scored by LVIS's rules: detections of a class count only in images where
+            it is known to be present or absent, and unmatched ones are no mistake where it is not fully annotated.
+        found: What was found.
+        limits: Detections of an image and class that count, rising.
+    """
+    overlaps, recalls = np.linspace(0.5, 0.95, 10), np.linspace(0.0, 1.0, 101)
+    count = len(truth.classes)
+    precision = np.full((len(overlaps), len(recalls), count, len(AREAS)), -1.0)
+    recall = np.full((len(overlaps), count, len(AREAS), len(limits)), -1.0)
+    rows = _Rows(truth, found)
+    for classes in rows.portions():
+        judge = COCOeval_faster(
+            COCO(rows.truth_of(classes)), COCO(rows.found_of(classes)), "bbox", lvis_style=truth.style == "lvis"
+        )
+        judge.params.imgIds = rows.images_of(classes).tolist()
+        judge.params.maxDets = list(limits)
+        judge.evaluate()
+        judge.accumulate()
+        precision[:, :, classes] = judge.eval["precision"][..., -1]
+        recall[:, classes] = judge.eval["recall"]
+    return Curves(overlaps, recalls, AREAS, limits, precision, recall)
+
+
+class _Rows:
+    """Objects and detections in the order of their classes."""
+
+    def __init__(self, truth: DetectionSet, found: Detections) -> None:
+        columns = truth.columns
+        self.set, self.columns, self.found = truth, columns, found
+        owners, rows = columns.objects.owners(), columns.objects.values
+        # Equal scores are ranked by image id, so images are numbered in the order of their ids, from 1.
+        self.places = np.argsort(columns.ids, kind="stable")
+        self.numbers = np.empty(len(truth), np.int64)
+        self.numbers[self.places] = np.arange(1, len(truth) + 1)
+        order = np.argsort(columns.labels[rows], kind="stable")
+        self.objects, self.object_images = rows[order], self.numbers[owners[order]]
+        self.detections = np.argsort(found.labels, kind="stable")
+        steps = np.arange(len(truth.classes) + 1)
+        self.object_starts = np.searchsorted(columns.labels[self.objects], steps)
+        self.detection_starts = np.searchsorted(found.labels[self.detections], steps)
+
+    def portions(self) -> Iterator[range]:
+        """Yield ranges of classes; those that have no object are passed over, since nothing can be said of them."""
+        start, boxes = 0, 0
+        for label in range(len(self.set.classes)):
+            own = int(np.diff(self.object_starts)[label] + np.diff(self.detection_starts)[label])
+            if label > start and (boxes + own > BOXES or (label + 1 - start) * len(self.set) > PAIRS):
+                yield from self._kept(start, label)
+                start, boxes = label, 0
+            boxes += own
+        yield from self._kept(start, len(self.set.classes))
+
+    def _kept(self, start: int, end: int) -> Iterator[range]:
+        if self.object_starts[end] > self.object_starts[start]:
+            yield range(start, end)
+
+    def images_of(self, classes: range) -> np.ndarray:
+        """Return the numbers of the images that have an object or a detection of some classes."""
+        chosen = self.detections[self._detections(classes)]
+        seen = [self.object_images[self._objects(classes)], self.numbers[self.found.images[chosen]]]
+        return np.unique(np.concatenate(seen))
+
+    def truth_of(self, classes: range) -> dict[str, Any]:
+        """Return the objects of some classes as the library takes them. Its ids start at 1: 0 means no match there."""
+        c, rows = self.columns, self._objects(classes)
+        objects = self.objects[rows]
+        lists = (
+            self.object_images[rows],
+            c.labels[objects] + 1,
+            c.xywh[objects],
+            c.area[objects],
+            c.crowd[objects],
+        )
+        annotations = [
+            {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
+            for number, (image, label, box, area, crowd) in enumerate(
+                zip(*map(np.ndarray.tolist, lists), strict=True), 1
+            )
+        ]
+        return {**self._frame(classes), "annotations": annotations}
+
+    def found_of(self, classes: range) -> dict[str, Any]:
+        """Return the detections of some classes as the library takes them."""
+        found, chosen = self.found, self.detections[self._detections(classes)]
+        boxes = found.boxes[chosen].astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        lists = (
+            self.numbers[found.images[chosen]],
+            found.labels[chosen] + 1,
+            boxes,
+            found.scores[chosen].astype(np.float64),
+        )
+        annotations = [
+            {
+                **{"id": number, "image_id": image, "category_id": label, "bbox": box},
+                **{"score": score, "area": box[2] * box[3], "iscrowd": 0},
+            }
+            for number, (image, label, box, score) in enumerate(zip(*map(np.ndarray.tolist, lists), strict=True), 1)
+        ]
+        return {**self._frame(classes), "annotations": annotations}
+
+    def _frame(self, classes: range) -> dict[str, Any]:
+        """Return images and categories."""
+        images = []
+        for number in self.images_of(classes).tolist():
+            told: dict[str, Any] = {"id": number, "width": 0, "height": 0}
+            if self.set.style == "lvis":
+                told["neg_category_ids"] = (self.columns.neg[self.places[number - 1]] + 1).tolist()
+                told["not_exhaustive_category_ids"] = (
+                    self.columns.not_exhaustive[self.places[number - 1]] + 1
+                ).tolist()
+            images.append(told)
+        # The library wants a frequency; the groups are made from the classes' numbers, in `Scores`.
+        return {"images": images, "categories": [{"id": label + 1, "frequency": "f"} for label in classes]}
+
+    def _objects(self, classes: range) -> slice:
+        return slice(self.object_starts[classes.start], self.object_starts[classes.stop])
+
+    def _detections(self, classes: range) -> slice:
+        return slice(self.detection_starts[classes.start], self.detection_starts[classes.stop])
+
+
+COCO_DETECTIONS, LVIS_DETECTIONS = 100, 300
+"""Detections that count where nothing else is said: of an image and class, and of an image."""

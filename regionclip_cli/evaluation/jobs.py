@@ -1,0 +1,206 @@
+"""What a recipe asks to be measured, checked before any of it is begun."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regionclip_cli.data.boxes import BoxFile, read_boxes
+from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
+from regionclip_cli.errors import MissingError, UsageError, did_you_mean
+from regionclip_cli.evaluation.task import GROUND_TRUTH, PROPOSALS, Question, ask, doubts
+from regionclip_cli.hub.model_card import fingerprint, read_card
+from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.hub.store import resolve
+from regionclip_cli.recipe.schema import DetectionData, EvaluateSection, Recipe
+from regionclip_cli.runs.folder import RunFolder
+from regionclip_cli.runs.progress import Progress
+
+ABOUT = "about.json"
+ON_TRUNK = "rpn-trunk"
+"""Kind of proposal head that comes in one file with the model it stands on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One measurement that can be begun.
+
+    Attributes:
+        name: What tables call it; unique in a recipe.
+        settings: Of the recipe.
+        folder: Where its predictions and results go.
+        truth: The set, with all its classes.
+        question: What is asked of it.
+        model: File of the model; None where predictions come from a file.
+        proposals: File of another model that finds the boxes.
+        boxes: Boxes from a file.
+    """
+
+    name: str
+    settings: EvaluateSection
+    folder: Path
+    truth: DetectionSet
+    question: Question
+    model: Path | None
+    proposals: Path | None
+    boxes: BoxFile | None
+
+    def about(self) -> dict[str, Any]:
+        """Return what decides the predictions."""
+        free = {"name", "model", "proposals_from", "batch", "report", "annotations", "images", "lenient"}
+        return {
+            **self.settings.model_dump(mode="json", exclude=free),
+            "model": None if self.model is None else [read_card(self.model).name, fingerprint(self.model)],
+            "proposals": None if self.proposals is None else fingerprint(self.proposals),
+            "set": [self.truth.name, self.question.truth.fingerprint],
+            "names": list(self.question.names.labels),
+        }
+
+    def claim(self) -> None:
+        """Write down what the predictions in the folder are about, or see that they are about the same.
+
+        Raises:
+            UsageError: They are about something else.
+            OutputError: The folder cannot be written.
+        """
+        path, about = self.folder / ABOUT, json.loads(json.dumps(self.about()))
+        try:
+            before = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            before = None
+        if isinstance(before, dict):
+            for key, value in about.items():
+                if before.get(key) != value:
+                    raise UsageError(
+                        f"The predictions in {self.folder} were made with {key} = {_short(before.get(key))}, and this "
+                        f"run has {_short(value)}.",
+                        "Resume with the same settings, or choose another folder.",
+                    )
+            return
+        with whole_file(path) as part:
+            part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def make_jobs(recipe: Recipe, progress: Progress) -> list[Job]:
+    """Check every measurement of a recipe: its set, names, model and boxes.
+
+    Raises:
+        MissingError: A file or model is not here.
+        UsageError: A setting, a set or a file is wrong.
+    """
+    folder = RunFolder(Path(recipe.out))
+    sets: dict[str, DetectionSet] = {}
+    jobs: list[Job] = []
+    for settings, name in zip(recipe.evaluate, _names(recipe.evaluate), strict=True):
+        _check(settings)
+        wanted = DetectionData(**settings.model_dump(include=set(DetectionData.model_fields)))
+        key = wanted.model_dump_json()
+        if key not in sets:
+            sets[key] = open_detection_set(wanted)
+            if sentence := sets[key].left_out():
+                progress.warn(sentence)
+        truth = sets[key]
+        if not len(truth):
+            raise UsageError(f"{truth.name} has no images.", "Choose another set.")
+        for sentence in doubts(truth, settings):
+            progress.warn(sentence)
+        model = None if settings.predictions is not None else _model(recipe, settings, folder)
+        uses_network = model is not None and settings.boxes == PROPOSALS
+        jobs.append(
+            Job(
+                name=name,
+                settings=settings,
+                folder=folder.stage("evaluate") / name,
+                truth=truth,
+                question=ask(truth, settings),
+                model=model,
+                proposals=_proposals(recipe, settings, folder, model) if uses_network else None,
+                boxes=_boxes(settings) if model is not None else None,
+            )
+        )
+    return jobs
+
+
+def _check(settings: EvaluateSection) -> None:
+    """Refuse settings that contradict each other."""
+    if settings.predictions is not None and (settings.crops or settings.model is not None):
+        raise UsageError(
+            "Predictions from a file are scored as they are, so there is no model to choose and nothing to crop.",
+            "Leave out either the predictions or the model.",
+        )
+    if settings.predictions is not None:
+        idle = [key for key in ("proposals_from", "conf", "short_side") if getattr(settings, key) is not None]
+        idle += ["boxes"] * (settings.boxes != PROPOSALS)
+        if idle:
+            raise UsageError(
+                f"Predictions from a file are scored as they are, so {idle[0]!r} would change nothing.", "Leave it out."
+            )
+        if not Path(settings.predictions).expanduser().exists():
+            raise MissingError(f"There is no file of predictions {settings.predictions}.")
+    if settings.proposals_from is not None and settings.boxes != PROPOSALS:
+        raise UsageError(
+            f"The boxes are given ({settings.boxes}), so no network proposes any.", "Leave out proposals_from or boxes."
+        )
+    if settings.predictions is None and settings.images is None and settings.dataset in ("coco", "lvis"):
+        raise UsageError("There is no folder of images to look at.", "Name it with --images, or `images:` in a recipe.")
+
+
+def _model(recipe: Recipe, settings: EvaluateSection, folder: RunFolder) -> Path:
+    """Return the model that is named, else the last one that the recipe has trained, else the one it starts from."""
+    if settings.model is not None:
+        return resolve(settings.model)
+    trained = [folder.model(stage) for stage in ("finetune", "pretrain")]
+    if recipe.proposals is not None and recipe.proposals.network == ON_TRUNK:
+        trained.insert(1, folder.model("proposals"))  # with the pretrained model in the same file
+    return next((path for path in trained if path.is_file()), None) or resolve(recipe.model.start)
+
+
+def _proposals(recipe: Recipe, settings: EvaluateSection, folder: RunFolder, model: Path | None) -> Path | None:
+    """Return the other model that finds the boxes: the one that is named, else what this recipe has trained to do so.
+
+    None where the model itself does. A model that this recipe has fine-tuned holds the network it was trained with.
+    """
+    if settings.proposals_from is not None:
+        return resolve(settings.proposals_from)
+    made = folder.model("proposals")
+    if model in (folder.model("finetune"), made):
+        return None
+    if recipe.proposals is not None and recipe.proposals.network != ON_TRUNK and made.is_file():
+        return made
+    return None if recipe.model.proposals is None else resolve(recipe.model.proposals)
+
+
+def _boxes(settings: EvaluateSection) -> BoxFile | None:
+    if settings.boxes in (GROUND_TRUTH, PROPOSALS):
+        return None
+    path = Path(settings.boxes).expanduser()
+    if not path.exists():
+        near = did_you_mean(settings.boxes, (GROUND_TRUTH, PROPOSALS))
+        raise MissingError(f"There is no boxes file {path}.", near or "Boxes are ground-truth, proposals, or a file.")
+    return read_boxes(path)
+
+
+def _names(sections: Sequence[EvaluateSection]) -> list[str]:
+    """Return a name for each section, fit for a folder; equal ones are numbered."""
+    names: list[str] = []
+    for settings in sections:
+        parts = [settings.dataset, settings.boxes, settings.split, settings.vocabulary, settings.model]
+        parts += [settings.scoring] * (settings.scoring != "default") + ["crops"] * settings.crops
+        if settings.predictions is not None:
+            parts = [settings.dataset, settings.predictions, settings.split]
+        text = settings.name or "-".join(Path(part).stem for part in parts if part)
+        name = re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:80] or "set"
+        number = 2
+        while (unique := name if number == 2 and name not in names else f"{name}-{number}") in names:
+            number += 1
+        names.append(unique)
+    return names
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,255 @@
+"""Predictions from a file: what `detect` wrote, or COCO's result list; scoring them needs no model.
+
+`detections.jsonl` and `coco.json` name images and classes. COCO's result list has only numbers, which must be those of
+the annotation file.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from regionclip_cli.data.detection_sets.class_names import folded, unknown_class
+from regionclip_cli.data.json_stream import stream_json
+from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.evaluation.store import Line
+from regionclip_cli.evaluation.task import Question
+
+FORMS = "It reads detections.jsonl and coco.json as `regionclip detect` writes them, and COCO's list of results."
+
+
+class GivenPredictions:
+    """The predictions in a file, as lines about the images of a question.
+
+    Args:
+        path: The file.
+        question: What the predictions answer.
+
+    Attributes:
+        strange_images: How many images in it are not in the set.
+        strange_names: Names in it that are no class of the set.
+        missing: How many images of the set it does not have.
+
+    Raises:
+        MissingError: There is no such file.
+        UsageError: It is of no known form, or an entry is wrong, or no class or image in it is known.
+    """
+
+    def __init__(self, path: Path, question: Question) -> None:
+        self.path, self.question = path, question
+        self.strange_images = 0
+        self.strange_names: set[str] = set()
+        self._knows_a_name = False
+        self._names = {folded(label): index for index, label in enumerate(question.names.labels)}
+        self._images = _ByName(question)
+        self._whole = None if self._is_lines() else {line.image: line for line in self._grouped()}
+        seen = sum(1 for _ in self.lines())
+        if not seen:
+            raise UsageError(f"No image in {path} is one of {question.truth.name}.", "Is it the right set?")
+        if self.strange_names and not self._knows_a_name:
+            raise unknown_class(min(self.strange_names), question.truth.classes, question.truth.name)
+        self.missing = len(question.truth) - seen
+
+    def lines(self) -> Iterator[Line]:
+        """Yield the predictions of each image of the set that the file knows, one at a time."""
+        if self._whole is not None:
+            yield from self._whole.values()
+            return
+        self.strange_images = 0
+        done: dict[int, int] = {}
+        for number, record in self._records():
+            where = f"{self.path}:{number}"
+            image = self._images.find(_get(record, "image", str, where), where)
+            if image is None:
+                self.strange_images += 1
+                continue
+            if image in done:
+                raise UsageError(f"{where} is about the same image as line {done[image]}.", "Take one of them out.")
+            done[image] = number
+            found = _get(record, "detections", list, where)
+            names = [self._name(_get(one, "label", str, where)) for one in found]
+            yield self._line(
+                image,
+                np.array([_box(_get(one, "box", list, where), where) for one in found], np.float32).reshape(-1, 4),
+                np.array([_number(_get(one, "score", object, where), where) for one in found], np.float32),
+                np.array(names, np.int64),
+            )
+
+    def _is_lines(self) -> bool:
+        """Say whether the file is JSON lines: its first line is a whole object about an image."""
+        try:
+            with self.path.open("rb") as file:
+                first = json.loads(file.readline())
+        except FileNotFoundError as err:
+            raise MissingError(f"There is no file of predictions {self.path}.") from err
+        except OSError as err:
+            raise UsageError(f"{self.path} cannot be read: {err.strerror}.") from err
+        except ValueError:
+            return False
+        return isinstance(first, dict) and "image" in first
+
+    def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        with self.path.open("rb") as file:
+            for number, text in enumerate(file, 1):
+                try:
+                    record = json.loads(text)
+                except ValueError as err:
+                    raise UsageError(f"{self.path}:{number} is not JSON: {err}.", "Was the run cut off?") from err
+                yield number, record
+
+    def _grouped(self) -> Iterator[Line]:
+        """Read a COCO file of either kind; its entries may come in any order."""
+        kinds = {element.key for element in islice(stream_json(self.path), 1)}
+        if kinds == {""}:
+            if (self.path.parent / "coco.json").exists():
+                raise UsageError(
+                    f"{self.path} numbers images and classes as the run of `detect` did that wrote it.",
+                    f"Give {self.path.parent / 'coco.json'}, which has their names.",
+                )
+            listed: dict[int, int | None] = {}
+            find_image, find_name = self._by_set_numbers()
+        else:
+            listed, find_name = self._by_own_numbers()
+
+            def find_image(number: int, where: str) -> int | None:
+                return listed.get(number)
+
+        entries = (each for each in stream_json(self.path) if each.key in ("", "annotations"))
+        images, names, numbers = array("q"), array("q"), array("d")
+        strange = {number for number, image in listed.items() if image is None}
+        for element in entries:
+            if element.position is None:
+                continue
+            one, where = element.value, f"{self.path}: {element.key or 'entry'}[{element.position}]"
+            image = find_image(_get(one, "image_id", int, where), where)
+            if image is None:
+                strange.add(one["image_id"])
+                continue
+            x, y, width, height = _box(_get(one, "bbox", list, where), where)
+            images.append(image)
+            names.append(find_name(_get(one, "category_id", int, where), where))
+            numbers.extend((x, y, x + width, y + height, _number(_get(one, "score", object, where), where)))
+        self.strange_images = len(strange)
+        owners, kept = np.array(images, np.int64), np.array(names, np.int64)
+        rows = np.array(numbers, np.float64).astype(np.float32).reshape(-1, 5)
+        order = np.argsort(owners, kind="stable")
+        for rows_of_one in np.split(order, np.flatnonzero(np.diff(owners[order])) + 1) if len(order) else []:
+            yield self._line(
+                int(owners[rows_of_one[0]]), rows[rows_of_one, :4], rows[rows_of_one, 4], kept[rows_of_one]
+            )
+        for image in sorted({image for image in listed.values() if image is not None} - {*images}):
+            yield self._line(image, rows[:0, :4], rows[:0, 4], kept[:0])  # looked at, and nothing was found
+
+    def _by_own_numbers(self) -> tuple[dict[int, int | None], _FindName]:
+        """Return the images of the set by the numbers that the file itself gives them, and how names are found so.
+
+        Raises:
+            UsageError: The file is of another form, or two of its images are the same image of the set.
+        """
+        where, files, labels = str(self.path), {}, {}
+        kinds = set()
+        for element in stream_json(self.path):
+            kinds.add(element.key)
+            if element.key == "images" and element.position is not None:
+                files[_get(element.value, "id", int, where)] = _get(element.value, "file_name", str, where)
+            if element.key == "categories" and element.position is not None:
+                labels[_get(element.value, "id", int, where)] = _get(element.value, "name", str, where)
+        if not {"images", "categories", "annotations"} <= kinds:
+            raise UsageError(f"{self.path} is no file of predictions.", FORMS)
+        images: dict[int, int | None] = {}
+        first: dict[int, str] = {}
+        for number, file in files.items():
+            image = images[number] = self._images.find(file, where)
+            if image in first:
+                raise UsageError(f"{where}: {first[image]!r} and {file!r} fit the same image of the set.", "Drop one.")
+            if image is not None:
+                first[image] = file
+        names = {number: self._name(label) for number, label in labels.items()}
+
+        def name(number: int, where: str) -> int:
+            if number not in names:
+                raise UsageError(f"{where} has the unknown category {number}.")
+            return names[number]
+
+        return images, name
+
+    def _by_set_numbers(self) -> tuple[_Find, _FindName]:
+        """Return how images and names are found by the numbers of the annotation file."""
+        truth = self.question.truth
+        names = {number: self._name(label) for number, label in zip(truth.category_ids, truth.classes, strict=True)}
+        return (
+            lambda number, where: number if number in truth.places_by_id else None,
+            lambda number, where: names.get(number, -1),
+        )
+
+    def _name(self, label: str) -> int:
+        """Return the place of a name in the question, -1 if it is not there."""
+        index = self._names.get(folded(label), -1)
+        if index < 0:
+            self.strange_names.add(label)
+        else:
+            self._knows_a_name = True
+        return index
+
+    def _line(self, image: int, boxes: np.ndarray, scores: np.ndarray, names: np.ndarray) -> Line:
+        known = names >= 0
+        return Line(image, boxes[known], scores[known], names[known])
+
+
+_Find = Callable[[int, str], int | None]
+_FindName = Callable[[int, str], int]
+
+
+class _ByName:
+    """Images of a set by the names that other files call them: their path, or the end of it."""
+
+    def __init__(self, question: Question) -> None:
+        self._ids = question.truth.columns.ids
+        self._names = [PurePosixPath(name).parts for name in question.truth.columns.names]
+        self._places: dict[str, list[int]] = {}
+        for place, parts in enumerate(self._names):
+            self._places.setdefault(parts[-1], []).append(place)
+
+    def find(self, name: str, where: str) -> int | None:
+        """Return the id of an image; the longest common end of both paths decides.
+
+        Raises:
+            UsageError: Several images fit equally well.
+        """
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        fitting: dict[int, int] = {}
+        for place in self._places.get(parts[-1] if parts else "", ()):
+            own = self._names[place]
+            shared = min(len(own), len(parts))
+            if own[-shared:] == parts[-shared:]:
+                fitting[place] = shared
+        best = [place for place, shared in fitting.items() if shared == max(fitting.values())]
+        if len(best) > 1:
+            raise UsageError(f"{where}: {name!r} fits {len(best)} images of the set.", "Use paths as names.")
+        return int(self._ids[best[0]]) if best else None
+
+
+def _get(entry: Any, key: str, kind: type, where: str) -> Any:
+    """Return a value of an entry that must be there."""
+    if not isinstance(entry, dict) or not isinstance(entry.get(key), kind) or entry.get(key) is None:
+        raise UsageError(f"{where} has no {key!r}, or one of another type.", FORMS)
+    return entry[key]
+
+
+def _box(value: list[Any], where: str) -> tuple[float, float, float, float]:
+    if len(value) != 4:
+        raise UsageError(f"{where} has a box of {len(value)} numbers, not four.")
+    a, b, c, d = (_number(each, where) for each in value)
+    return a, b, c, d
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise UsageError(f"{where} has {value!r} where a number should be.")
+    return float(value)

@@ -1,0 +1,104 @@
+"""A model file as something that can be measured."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from regionclip_cli.evaluation.evaluator import measure
+from regionclip_cli.evaluation.jobs import Job
+from regionclip_cli.evaluation.metrics import Measurement
+from regionclip_cli.evaluation.store import read_lines
+from regionclip_cli.hub.model_card import ModelCard
+from regionclip_cli.inference.device import choose_device, choose_dtype
+from regionclip_cli.language.text_encoder import TextEncoder
+from regionclip_cli.runs.progress import Progress
+from regionclip_cli.runs.sharding import Share
+from regionclip_cli.vision.detector import OpenVocabularyDetector
+from regionclip_cli.vision.library_log import keep_stdout_clean
+from regionclip_cli.vision.model_io import load_detector
+
+TIMED = 4
+"""Images that a dry run looks at; the first one, which warms up, does not count."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model in memory.
+
+    Attributes:
+        model: The detector.
+        card: What the model file says about itself.
+        text: Its text encoder, read when a name is not in the cache.
+    """
+
+    model: OpenVocabularyDetector
+    card: ModelCard
+    text: TextEncoder
+
+    def measure(self, job: Job, folder: Path, share: Share, resume: bool, progress: Progress) -> Measurement:
+        """Measure the model; see `measure.measure`."""
+        return measure(
+            self.model,
+            job.truth,
+            job.settings,
+            text=self.text,
+            card=self.card,
+            boxes=job.boxes,
+            folder=folder,
+            share=share,
+            resume=resume,
+            progress=progress,
+        )
+
+    def time(self, job: Job) -> float | None:
+        """Return the seconds an image takes here, measured on a few; None where none of them can be read."""
+        truth = job.question.truth
+        few = truth.at(np.linspace(0, len(truth) - 1, min(TIMED, len(truth))).astype(int))
+        settings = job.settings.model_copy(update={"batch": 1})
+        with tempfile.TemporaryDirectory(prefix="regionclip-") as folder:
+            measure(
+                self.model,
+                few,
+                settings,
+                text=self.text,
+                card=self.card,
+                boxes=job.boxes,
+                folder=Path(folder),
+            )
+            seconds = [line.seconds for line in read_lines(Path(folder)) if line.seconds is not None]
+        return float(np.median(seconds[1:] or seconds)) if seconds else None
+
+
+def load(job: Job, device: str) -> Loaded:
+    """Load the model of a job.
+
+    Args:
+        job: Names the model.
+        device: As the recipe says; under `torchrun` each process takes the GPU of its number.
+
+    Raises:
+        MissingError: A file, or a part of it that is needed, is not there.
+        UsageError: A file holds something else, or the device is not here.
+    """
+    keep_stdout_clean()
+    if job.model is None:
+        raise ValueError(f"{job.name} has no model")
+    place = choose_device(_own_device(device))
+    model, card = load_detector(
+        job.model, device=place, dtype=choose_dtype(job.settings.dtype), proposals_from=job.proposals
+    )
+    return Loaded(model, card, TextEncoder(job.model, place))
+
+
+def _own_device(device: str) -> str:
+    """Return the GPU of this process where `torchrun` has started one process for each."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    if device in ("auto", "cuda") and rank.isdigit() and int(rank) < torch.cuda.device_count():
+        return f"cuda:{rank}"
+    return device

@@ -1,0 +1,270 @@
+"""The photos of a measurement that went worst, and what was right and wrong on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regionclip_cli.data.detection_sets import DetectionImage
+from regionclip_cli.data.pixels import decode
+from regionclip_cli.errors import InputError
+from regionclip_cli.evaluation.jobs import Job
+from regionclip_cli.evaluation.matching import OVERLAP, Found, overlap
+from regionclip_cli.evaluation.metrics import Measurement
+from regionclip_cli.evaluation.scores import Scores
+from regionclip_cli.evaluation.store import Line
+from regionclip_cli.evaluation.tables import describe, result_table
+from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.results.html.content import ClassRow, Confusion, Curve, Marked, ReportContent, WorstPhoto
+from regionclip_cli.results.html.evaluation_page import write_report
+from regionclip_cli.runs.progress import Progress
+
+MOST_PHOTOS = 12
+FEWEST = 3
+"""Detections that are shown of a photo at least, if there are so many."""
+
+NAMED = "Those on which the largest share of the objects was given the wrong name."
+FOUND = (
+    "Those with the lowest average precision, all classes in one list: objects are missed, misnamed, or stand below "
+    "detections of nothing. As many of the best detections are shown as there are objects."
+)
+
+
+class WorstPhotos:
+    """The photos on which most went wrong.
+
+    Args:
+        measurement: With scores.
+        lines: What was kept of each image; called once or twice.
+    """
+
+    def __init__(self, measurement: Measurement, lines: Callable[[], Iterable[Line]]) -> None:
+        self._question, self._lines = measurement.question, lines
+        self._places = self._question.truth.places_by_id
+        self._named = measurement.named is not None
+        if self._named:
+            self._chosen = self._worst_named()
+        elif measurement.scores is not None:
+            worst = measurement.scores.worst_photos(MOST_PHOTOS)
+            self._chosen = {
+                photo.id: f"Average precision {photo.score:.1f}; {photo.objects} objects." for photo in worst
+            }
+
+    @property
+    def said(self) -> str:
+        """How they were chosen."""
+        return NAMED if self._named else FOUND
+
+    def photos(self) -> Iterator[WorstPhoto]:
+        """Yield them, the worst first; one picture is in memory at a time."""
+        kept = {line.image: line for line in self._lines() if line.image in self._chosen}
+        for number, said in self._chosen.items():
+            image: DetectionImage = self._question.truth[self._places[number]]
+            line = kept.get(number)
+            mark = self._mark_names if self._named else self._mark_detections
+            truth, found = (_nothing(), _nothing()) if line is None else mark(image, line)
+            yield WorstPhoto(image.name, said, _pixels(image), truth, found)
+
+    def _worst_named(self) -> Mapping[int, str]:
+        """Return image ids with a sentence each: most wrong names first, of equals those with more objects."""
+        shares: dict[int, tuple[float, int, int]] = {}
+        for line in self._lines():
+            if line.ranks is not None and line.image in self._places and (line.ranks > 0).any():
+                wrong, count = int((line.ranks > 0).sum()), len(line.ranks)
+                shares[line.image] = (-wrong / count, -count, wrong)
+        worst = sorted(shares, key=lambda image: shares[image])[:MOST_PHOTOS]
+        return {image: f"{shares[image][2]} of {-shares[image][1]} objects have the wrong name." for image in worst}
+
+    def _mark_names(self, image: DetectionImage, line: Line) -> tuple[Marked, Marked]:
+        """Return the objects by their own and by their given names."""
+        boxes = image.boxes[~image.crowd]
+        if line.truths is None or line.guesses is None or line.ranks is None:
+            return _nothing(), _nothing()
+        right = line.ranks == 0
+        said = tuple(self._question.names.labels[guess] for guess in line.guesses)
+        return Marked(boxes, self._class_names(line.truths), right), Marked(boxes, said, right)
+
+    def _mark_detections(self, image: DetectionImage, line: Line) -> tuple[Marked, Marked]:
+        """Return the objects, and as many of the best detections."""
+        classes = self._question.classes[line.names]
+        order = np.flatnonzero(classes >= 0)
+        order = order[np.argsort(-line.scores[order], kind="stable")][: max(FEWEST, int((~image.crowd).sum()))]
+        best = Found(line.boxes[order], line.scores[order], classes[order])
+        objects = _find(best, image)
+        found = np.isin(np.arange(len(image)), objects) | image.crowd
+        labels = tuple(
+            f"{name} {score:.2f}" for name, score in zip(self._class_names(best.labels), best.scores, strict=True)
+        )
+        return Marked(image.boxes, self._class_names(image.labels), found), Marked(best.boxes, labels, objects >= 0)
+
+    def _class_names(self, labels: np.ndarray) -> tuple[str, ...]:
+        return tuple(self._question.truth.classes[label] for label in labels)
+
+
+def _find(found: Found, image: DetectionImage) -> np.ndarray:
+    """Return (N,) int64: the object of its own class that each detection finds, the surest first; -1 for none."""
+    objects = np.full(len(found.scores), -1, np.int64)
+    same = found.labels[:, None] == image.labels[None]
+    able = np.where(same, overlap(found.boxes, image.boxes), 0.0)
+    for detection in np.flatnonzero(able.max(axis=1, initial=0.0) >= OVERLAP):
+        best = int(able[detection].argmax())
+        if able[detection, best] >= OVERLAP:
+            objects[detection] = best
+            able[:, best] = 0
+    return objects
+
+
+def _nothing() -> Marked:
+    return Marked(np.zeros((0, 4), np.float32), (), np.zeros(0, bool))
+
+
+def _pixels(image: DetectionImage) -> np.ndarray | None:
+    try:
+        return decode(image.read(), image.name)
+    except InputError:
+        return None
+
+
+RESULTS, REPORT = "results.json", "report.html"
+MISSED = "(missed)"
+WORST_CLASSES, OTHER_NAMES = 12, 16
+"""Rows and columns of the table of confusions."""
+FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
+
+
+def write_results(
+    job: Job, measurement: Measurement, lines: Callable[[], Iterable[Line]], progress: Progress
+) -> dict[str, Path]:
+    """Write what a measurement came to into its folder.
+
+    Args:
+        job: What was measured.
+        measurement: With scores.
+        lines: What was kept of each image, to be read as often as is wanted.
+        progress: Told of the page.
+
+    Returns:
+        The files: `results`, and `report` where one is wanted.
+
+    Raises:
+        OutputError: The disk refuses.
+    """
+    scores = measurement.scores
+    if scores is None:
+        return {}
+    rows = class_rows(measurement, scores)
+    files = {"results": job.folder / RESULTS}
+    content = {**describe(job, measurement), "per_class": [_plain(row) for row in rows]}
+    with whole_file(files["results"]) as part:
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if job.settings.report:
+        files["report"] = job.folder / REPORT
+        worst = WorstPhotos(measurement, lines)
+        progress.note(f"Writing {files['report']}.")
+        write_report(files["report"], page_content(job, measurement, scores, rows, worst.said), worst.photos())
+    return files
+
+
+def class_rows(measurement: Measurement, scores: Scores) -> tuple[ClassRow, ...]:
+    """Return one row a class: the lowest AP50 first, those without objects last."""
+    counts, names = _confusions(measurement, scores)
+    own = measurement.question.columns() if measurement.named is not None else np.arange(len(scores.truth.classes))
+    rows = []
+    for place, score in enumerate(scores.per_class):
+        row = counts[place].copy()
+        right, total = int(row[own[place]]), int(row.sum())
+        row[own[place]] = 0
+        most = [int(name) for name in np.argsort(-row, kind="stable")[:3] if row[name]]
+        rows.append(
+            ClassRow(
+                name=score.name,
+                group=FREQUENCIES.get(score.group, score.group),
+                objects=score.objects,
+                ap=score.AP,
+                ap50=score.AP50,
+                top1=100 * right / total if measurement.named is not None and total else None,
+                taken_for=tuple((names[name], int(row[name])) for name in most),
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: (row.ap50 is None, row.ap50 or 0.0, -row.objects)))
+
+
+def page_content(
+    job: Job, measurement: Measurement, scores: Scores, rows: tuple[ClassRow, ...], said: str
+) -> ReportContent:
+    """Return what the page says."""
+    described = describe(job, measurement)
+    headings, results = result_table([described])
+    return ReportContent(
+        title=f"{described['name']}: {described['model'] or 'predictions'} on {described['dataset']}",
+        facts=dict(_facts(described)),
+        headings=headings[1:],
+        results=[row[1:] for row in results],
+        classes=rows,
+        curves=tuple(_curves(scores)),
+        confusion=_worst_confusions(measurement, scores, rows),
+        photos_said=said,
+    )
+
+
+def _facts(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what to know of a measurement."""
+    yield "set", f"{described['dataset']}, {described['images']} images with {described['objects']} objects"
+    yield "classes", f"{described['classes']} that count, {described['names']} names to choose from"
+    for key in ("model", "boxes", "predictions", "split", "vocabulary", "scoring"):
+        if described[key] is not None:
+            yield key, str(described[key])
+    if described["crops"]:
+        yield "baseline", "every box was cropped and encoded as a picture of its own"
+    if described.get("seconds_per_image") is not None:
+        yield "time", f"{described['seconds_per_image']:.3g} s an image (median), decoding not counted"
+    if described["failed"]:
+        yield "failed", f"{described['failed']} images could not be looked at, and count as empty"
+
+
+def _curves(scores: Scores) -> Iterator[Curve]:
+    """Yield precision over recall of all classes, and of base and novel ones where they are told apart."""
+    recall = scores.curves.recalls
+    groups: dict[str, tuple[str, ...] | None] = {"all classes": None}
+    if scores.split is not None:
+        groups |= {"base": scores.split.base, "novel": scores.split.novel}
+    for label, names in groups.items():
+        precision = scores.curve(names)
+        if precision is not None:
+            yield Curve(label, recall, precision)
+
+
+def _confusions(measurement: Measurement, scores: Scores) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return what objects of each class were taken for, (C, names), and the names."""
+    if measurement.named is not None:
+        return measurement.named.confusion, measurement.question.names.labels
+    return scores.confusion, (*scores.truth.classes, MISSED)
+
+
+def _worst_confusions(measurement: Measurement, scores: Scores, rows: tuple[ClassRow, ...]) -> Confusion | None:
+    """Return what the objects of the worst classes were taken for; the names that came up most often are columns."""
+    counts, names = _confusions(measurement, scores)
+    place = {name: index for index, name in enumerate(scores.truth.classes)}
+    worst = [row.name for row in rows if row.objects][:WORST_CLASSES]
+    chosen = counts[[place[name] for name in worst]]
+    if not chosen.any():
+        return None
+    often = [int(name) for name in np.argsort(-chosen.sum(axis=0), kind="stable")[:OTHER_NAMES]]
+    columns = [name for name in often if chosen[:, name].any()]
+    return Confusion(tuple(worst), tuple(names[name] for name in columns), chosen[:, columns])
+
+
+def _plain(row: ClassRow) -> dict[str, Any]:
+    """Return a row as JSON has it, numbers rounded to four places."""
+    values = {"AP": row.ap, "AP50": row.ap50, "top1": row.top1}
+    return {
+        "name": row.name,
+        **({"group": row.group} if row.group else {}),
+        "objects": row.objects,
+        **{key: round(value, 4) for key, value in values.items() if value is not None},
+        "taken_for": dict(row.taken_for),
+    }

@@ -1,0 +1,128 @@
+"""Which names a detector chooses from at test time, and which of them count.
+
+The names that compete in the softmax and the classes that are scored need not be the same. The paper's generalised
+setting lets the 65 classes of the split compete and reports base and novel ones apart; a vocabulary of the 17 novel
+names alone asks an easier question of the same model, one of all LVIS names a harder one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from regionclip_cli.data.detection_sets import DetectionSet
+from regionclip_cli.data.detection_sets.class_names import folded, perhaps, respelt, unknown_class
+from regionclip_cli.data.splits import Split, left_out_of, read_split
+from regionclip_cli.errors import UsageError
+from regionclip_cli.language.class_names import Vocabulary, parse_classes
+from regionclip_cli.recipe.schema import EvaluateSection
+
+GROUND_TRUTH, PROPOSALS = "ground-truth", "proposals"
+"""What `boxes` may say besides the name of a file: those of the annotations, or those that a network finds."""
+MOST: Mapping[str, int] = {"coco": 100, "lvis": 300}
+"""Detections of an image that each protocol counts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked of a detector.
+
+    Attributes:
+        truth: The set with the C classes that are scored.
+        names: The V names that compete, with their phrases.
+        classes: (V,) int64: which class of `truth` each name speaks for; -1 for a name that only competes.
+        split: Base and novel classes, all of them in `truth`; None when they are not told apart.
+        max_dets: How many detections of an image count, the best ones.
+    """
+
+    truth: DetectionSet
+    names: Vocabulary
+    classes: np.ndarray
+    split: Split | None
+    max_dets: int
+
+    def columns(self) -> np.ndarray:
+        """Return (C,) int64: the first name that speaks for each class."""
+        first = np.zeros(len(self.truth.classes), np.int64)
+        spoken = np.flatnonzero(self.classes >= 0)[::-1]
+        first[self.classes[spoken]] = spoken
+        return first
+
+
+def ask(truth: DetectionSet, settings: EvaluateSection) -> Question:
+    """Decide what is asked.
+
+    Without a vocabulary the names are those of the set, or of the split where there is one. A vocabulary takes their
+    place: classes it does not name are not scored, and names that are no class compete all the same.
+
+    Args:
+        truth: The set.
+        settings: `split`, `vocabulary` and `scoring` are used. With official scoring an LVIS class is asked for by
+            its first name and not by its synonyms too, and COCO images without a box of the classes are left out,
+            as in the paper's files.
+
+    Raises:
+        UsageError: Split or vocabulary cannot be read, none of the names is a class of the set, or no image has any.
+    """
+    split = None if settings.split is None else read_split(settings.split, truth.classes)
+    scored = truth.classes if split is None else split.all(truth.classes)
+    names = _own_names(truth, scored)
+    if settings.vocabulary is not None:
+        names = parse_classes(settings.vocabulary)
+        known = {folded(label) for label in names.labels}
+        scored = tuple(name for name in scored if folded(name) in known)
+        if not scored:
+            raise unknown_class(names.labels[0], truth.classes, truth.name)
+    official = settings.scoring == "official"
+    if official and truth.style == "lvis":
+        names = Vocabulary(names.labels, tuple(phrases[:1] for phrases in names.phrases), names.distractors)
+    if scored != truth.classes:
+        truth = truth.subset(scored, drop_empty=official and truth.style == "coco")
+    if not len(truth):
+        raise UsageError(f"No image of {truth.name} shows any of the classes.", "Choose others, or another set.")
+    place = {folded(name): index for index, name in enumerate(truth.classes)}
+    classes = np.array([place.get(folded(label), -1) for label in names.labels], np.int64)
+    return Question(
+        truth=truth,
+        names=names,
+        classes=classes,
+        split=None if split is None else _among(split, truth.classes),
+        max_dets=MOST[truth.style] if settings.max_dets is None else settings.max_dets,
+    )
+
+
+def doubts(truth: DetectionSet, settings: EvaluateSection) -> list[str]:
+    """Return sentences on classes that are passed over because of how somebody spells them.
+
+    A split of the package takes the part of it that the set has, and a name in the vocabulary that is no class competes
+    all the same. Both are wanted, and both are what a misspelt name looks like.
+    """
+    told = []
+    if settings.split is not None and (sentence := left_out_of(settings.split, truth.classes, truth.name)):
+        told.append(sentence)
+    if settings.vocabulary is not None:
+        near = respelt(parse_classes(settings.vocabulary).labels, truth.classes)
+        if near:
+            told.append(f"Not every name of the vocabulary is a class of {truth.name}.{perhaps(near)}")
+    return told
+
+
+def _own_names(truth: DetectionSet, scored: tuple[str, ...]) -> Vocabulary:
+    """Return classes of a set as names; those of LVIS with the synonyms that LVIS lists."""
+    phrases: dict[str, tuple[str, ...]] = {}
+    if truth.style == "lvis":
+        listed = parse_classes("@lvis")
+        phrases = {folded(label): own for label, own in zip(listed.labels, listed.phrases, strict=True)}
+    return Vocabulary(scored, tuple(phrases.get(folded(name), (name,)) for name in scored))
+
+
+def _among(split: Split, classes: tuple[str, ...]) -> Split:
+    """Return a split with these classes only."""
+    known = frozenset(classes)
+    return Split(
+        base=tuple(name for name in split.base if name in known),
+        novel=tuple(name for name in split.novel if name in known),
+        groups={key: tuple(name for name in names if name in known) for key, names in split.groups.items()},
+    )

@@ -1,0 +1,1 @@
+"""Inference: the `Detector` API, preprocessing, prefetching and the choice of device."""

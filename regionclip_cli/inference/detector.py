@@ -1,0 +1,206 @@
+"""The public Python API: a detector that is told in words what to find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regionclip_cli.data.arrays import ImageLike, as_pixels
+from regionclip_cli.data.boxes import GivenBoxes
+from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.hub.model_card import ModelCard
+from regionclip_cli.hub.store import resolve
+from regionclip_cli.inference.device import choose_device, choose_dtype
+from regionclip_cli.inference.preprocess import Looking, ReadyImage, decide, make_ready
+from regionclip_cli.language.class_names import Vocabulary, parse_classes
+from regionclip_cli.language.concept_bank import ConceptBank
+from regionclip_cli.language.text_encoder import TextEncoder
+from regionclip_cli.language.vocabulary_embedding import EmbeddedVocabulary, embed_bank, embed_vocabulary
+from regionclip_cli.results.detections import ImageDetections
+from regionclip_cli.vision.library_log import keep_stdout_clean
+from regionclip_cli.vision.linear_classifier import LinearClassifier
+from regionclip_cli.vision.model_io import load_detector
+from regionclip_cli.vision.proposals.build import build_proposals
+
+Names = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+
+
+class Detector:
+    """Finds objects by name.
+
+    >>> detector = Detector("regionclip-tiny").set_classes(["cat", "kettle"])  # doctest: +SKIP
+    >>> detector.detect("kitchen.jpg").to_json()                               # doctest: +SKIP
+    {'image': 'kitchen.jpg', 'width': 640, 'height': 480, 'detections': [{'label': 'cat', ...}]}
+
+    Args:
+        model: Name or file of a model, as `regionclip models ls` lists them.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        dtype: Floating type of the networks: `auto` (fp32), `fp32` or `bf16`.
+        proposals: Name or file of another model whose proposal network finds the boxes.
+
+    Raises:
+        MissingError: The model is not on this machine.
+        UsageError: The file is no model, or the device is not here.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "regionclip-tiny",
+        device: str = "auto",
+        dtype: str = "auto",
+        proposals: str | Path | None = None,
+    ) -> None:
+        keep_stdout_clean()
+        self.device = choose_device(device)
+        self.path = resolve(str(model))
+        other = None if proposals is None else resolve(str(proposals))
+        self.card: ModelCard
+        self._model, self.card = load_detector(
+            self.path, device=self.device, dtype=choose_dtype(dtype), proposals_from=other
+        )
+        self._finds_boxes = self.card.proposals is not None or other is not None
+        self._own_proposals = self._model.proposals
+        self._given_boxes = build_proposals({"type": "given"})
+        self._encoder = TextEncoder(self.path, self.device)
+        self.labels: tuple[str, ...] = ()
+
+    def set_classes(
+        self,
+        classes: Names | Vocabulary,
+        distractors: str | Sequence[str] = (),
+        progress: Callable[[int], None] | None = None,
+    ) -> Detector:
+        """Choose what to find. The words are embedded once; nothing else changes. Returns the detector itself.
+
+        Args:
+            classes: A list of names; {name: phrase or phrases}; or a text as `--classes` takes it, with `@coco`,
+                `@lvis`, files and `name=phrase|phrase`.
+            distractors: Names that compete with the classes and are not reported.
+            progress: Called with the number of phrases that have just been embedded.
+
+        Raises:
+            UsageError: The names are not valid.
+            MissingError: The model has no text encoder.
+        """
+        if isinstance(classes, Mapping):
+            several = {label: [given] if isinstance(given, str) else given for label, given in classes.items()}
+            classes = [f"{label}={'|'.join(phrases)}" for label, phrases in several.items()]
+        vocabulary = classes if isinstance(classes, Vocabulary) else parse_classes(classes, distractors)
+        if isinstance(self._model.classifier, LinearClassifier):
+            return self._look_for_own(vocabulary, self._model.classifier)
+        return self._look_for(embed_vocabulary(vocabulary, self._encoder, progress=progress))
+
+    def set_bank(self, bank: str | Path | ConceptBank, distractors: Sequence[str] = ()) -> Detector:
+        """Choose what to find by a concept bank that was made with this model. Returns the detector itself.
+
+        Raises:
+            UsageError: The file is no bank, or one of another model or dimension.
+            MissingError: There is no such file.
+        """
+        bank = bank if isinstance(bank, ConceptBank) else ConceptBank.load(Path(bank))
+        bank.check(self.card.text_model, self._encoder.dim)
+        return self._look_for(embed_bank(bank, distractors, self._encoder))
+
+    @overload
+    def detect(self, image: list[ImageLike] | tuple[ImageLike, ...], **options: Any) -> list[ImageDetections]: ...
+    @overload
+    def detect(self, image: ImageLike, **options: Any) -> ImageDetections: ...
+    def detect(self, image: Any, **options: Any) -> ImageDetections | list[ImageDetections]:
+        """Find the classes in one image, or in each of a list.
+
+        Args:
+            image: A path; a Pillow image; an array RGB uint8 (H, W, 3); a tensor RGB (3, H, W), uint8 or 0..1. Or a
+                list of them, which gives a list back.
+            options: What `regionclip detect` has as flags: `conf`, `iou`, `nms`, `max_dets`, `short_side`, `scoring`,
+                and `boxes`: (R, 4) xyxy in pixels to name instead of finding some (for a list of images, a list).
+
+        Raises:
+            UsageError: No classes were set, or an option is unknown.
+            InputError: An image cannot be read.
+            MissingError: The model finds no boxes by itself and none are given.
+        """
+        several = isinstance(image, list | tuple)
+        images = list(image) if several else [image]
+        boxes = options.pop("boxes", None)
+        given: list[Any] = [None] * len(images) if boxes is None else list(boxes) if several else [boxes]
+        if len(given) != len(images):
+            raise UsageError(f"{len(images)} images need boxes for each of them, not {len(given)}.")
+        looking = self.decide(**options)
+        found = []
+        for number, (each, its_boxes) in enumerate(zip(images, given, strict=True), 1):
+            name, pixels = as_pixels(each, f"image-{number}")
+            ready = make_ready(name, pixels, looking, None if its_boxes is None else _given(name, its_boxes, pixels))
+            found += self.look([ready], looking)
+        return found if several else found[0]
+
+    def embed_regions(self, image: ImageLike, boxes: Any) -> Tensor:
+        """Return the embeddings (R, D) float32, not normalised, of regions of an image, on the CPU.
+
+        Args:
+            image: As `detect` takes one.
+            boxes: (R, 4) xyxy in pixels of the image.
+        """
+        name, pixels = as_pixels(image, "image-1")
+        ready = make_ready(name, pixels, self.decide(), _given(name, boxes, pixels))
+        (embeddings,) = self._model.region_embeddings([ready.planes], [ready.sample().proposals.bboxes])
+        return embeddings.float().cpu()
+
+    def decide(self, **options: Any) -> Looking:
+        """Return the full settings of a look from those of `detect` that were given."""
+        return decide(self.card, **options)
+
+    def look(self, images: Sequence[ReadyImage], looking: Looking) -> list[ImageDetections]:
+        """Find the classes in a batch of images, all with given boxes or all without."""
+        if not self.labels:
+            raise UsageError("The detector was not told what to look for.", "Call set_classes first.")
+        given = images[0].boxes is not None
+        if not given and not self._finds_boxes:
+            raise MissingError(
+                f"The model {self.card.name!r} has no proposal network to find boxes with.",
+                "Give boxes (--boxes FILE), or a model that has one (--proposals NAME).",
+            )
+        self._model.proposals = self._given_boxes if given else self._own_proposals
+        self._model.set_scoring(looking.scoring)
+        samples = [image.sample() for image in images]
+        with torch.no_grad():
+            samples = self._model.test_step({"inputs": [image.planes for image in images], "data_samples": samples})
+        return [
+            image.detections(sample.pred_instances, self.labels) for image, sample in zip(images, samples, strict=True)
+        ]
+
+    def _look_for_own(self, vocabulary: Vocabulary, classifier: LinearClassifier) -> Detector:
+        """Choose among the classes that a learned layer knows; it reads labels as names, and no other phrases."""
+        if vocabulary.distractors:
+            raise UsageError(
+                f"The model {self.card.name!r} takes no distractors: all its classes compete already, and it knows no "
+                "other words."
+            )
+        classifier.choose(vocabulary.labels)
+        self.labels = vocabulary.labels
+        return self
+
+    def _look_for(self, embedded: EmbeddedVocabulary) -> Detector:
+        self._model.set_concepts(embedded.embeddings, embedded.groups, embedded.num_classes)
+        self.labels = embedded.labels
+        return self
+
+
+def _given(name: str, boxes: Any, pixels: np.ndarray) -> GivenBoxes:
+    """Check boxes (R, 4) that came through Python.
+
+    Raises:
+        UsageError: They have another shape, or one is empty.
+        InputError: One lies outside the image.
+    """
+    array = np.asarray(boxes.cpu() if isinstance(boxes, Tensor) else boxes, dtype=np.float32)
+    array = array.reshape(-1, 4) if array.size == 0 else array
+    if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
+        raise UsageError(f"{name}: boxes must be finite numbers of the shape (R, 4), not {array.shape}.")
+    if (array[:, 2:] <= array[:, :2]).any():
+        raise UsageError(f"{name}: a box is empty; x2 must be above x1 and y2 above y1.")
+    return GivenBoxes(array).within(name, pixels.shape[1], pixels.shape[0])[0]

@@ -1,1 +1,0 @@
-"""What a run leaves behind about itself: settings, log, and the list of runs."""

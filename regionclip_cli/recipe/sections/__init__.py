@@ -1,1 +1,0 @@
-"""The sections of a recipe, one a file: frozen, unknown keys forbidden, one sentence a field."""

@@ -1,0 +1,1 @@
+"""HTML pages: the evaluation report and the sample of region labels."""

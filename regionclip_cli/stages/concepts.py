@@ -1,0 +1,241 @@
+"""`concepts`: from captions to the concept pool and its embeddings (RegionCLIP section 3.2).
+
+Captions stream by once. What stays in memory is a counter of nouns, whatever the size of the corpus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regionclip_cli.data.captions import stream_captions
+from regionclip_cli.data.captions.base import expand
+from regionclip_cli.errors import UsageError, counted
+from regionclip_cli.files import check_folder
+from regionclip_cli.hub.store import resolve
+from regionclip_cli.language.nouns.pool import (
+    PAPER_MIN_COUNT,
+    PAPER_POOL,
+    ConceptPool,
+    choose_concepts,
+    count_nouns,
+    wishes,
+)
+from regionclip_cli.language.templates import templates
+from regionclip_cli.recipe.schema import ConceptsSection, Recipe
+from regionclip_cli.runs.folder import RunFolder
+from regionclip_cli.runs.progress import Progress, Silent
+
+if TYPE_CHECKING:  # names alone need no torch, and are there at once
+    from regionclip_cli.language.concept_bank import ConceptBank
+    from regionclip_cli.language.text_encoder import TextEncoder
+
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class ConceptsResult:
+    """What was found and written.
+
+    Attributes:
+        captions: Captions read.
+        distinct: Different nouns in them.
+        concepts: Concepts of the pool.
+        min_count: The count from which on a noun is one.
+        most: The most frequent concepts with their counts.
+        nouns: The list of concepts, `noun,count` a line.
+        bank: The embeddings; None when names alone were asked for.
+    """
+
+    captions: int
+    distinct: int
+    concepts: int
+    min_count: int
+    most: tuple[tuple[str, int], ...]
+    nouns: Path
+    bank: Path | None
+
+    def summary(self) -> str:
+        """Return one sentence or two for a person."""
+        said = (
+            f"{self.concepts:,} concepts of {self.distinct:,} different nouns in {self.captions:,} captions, "
+            f"named {self.min_count:,} times or more "
+            f"(the paper's pool: {PAPER_POOL:,} from COCO, at {PAPER_MIN_COUNT})."
+        )
+        return f"{said} Names are in {self.nouns}" + (f", embeddings in {self.bank}." if self.bank else ".")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"nouns": str(self.nouns), "bank": None if self.bank is None else str(self.bank)}
+
+
+@dataclass(frozen=True)
+class ConceptsPlan:
+    """What a dry run tells.
+
+    Attributes:
+        sources: What would be read: form and files of each source.
+        bytes: Size of all caption files.
+        parser: Who would find the nouns.
+        min_count: The count cut.
+        model: Whose text encoder would embed them; None for names alone.
+        prompts: Sentences that it would read for each concept.
+        writes: The files that would be written.
+    """
+
+    sources: tuple[str, ...]
+    bytes: int
+    parser: str
+    min_count: int
+    model: str | None
+    prompts: int
+    writes: tuple[Path, ...]
+
+    def summary(self) -> str:
+        """Return it as sentences."""
+        embedded = f"{self.model} would embed them, {counted(self.prompts, 'prompts')} each. " if self.model else ""
+        return (
+            f"Would read {'; '.join(self.sources)} ({self.bytes / 1e6:,.1f} MB), count nouns with {self.parser} "
+            f"and keep those named {self.min_count:,} times or more. {embedded}"
+            f"Would write {', '.join(map(str, self.writes))}."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"writes": [str(path) for path in self.writes], "dry_run": True}
+
+
+def run(
+    recipe: Recipe, progress: Progress | None = None, *, resume: bool = False, dry_run: bool = False
+) -> ConceptsResult | ConceptsPlan:
+    """Mine the concepts of a recipe's captions and embed them, into its run folder.
+
+    Args:
+        recipe: Its sections `data.captions`, `model` and `concepts`.
+        progress: Told what is going on.
+        resume: Do anew what an earlier run did not finish; embeddings that it had made come from the cache.
+        dry_run: Only say what would be done; nothing is written.
+
+    Raises:
+        MissingError: Captions, the model or the parser is not there.
+        OutputError: The results cannot be written.
+        UsageError: The recipe does not fit together, the folder holds concepts already, or no noun is frequent enough.
+    """
+    folder = RunFolder(Path(recipe.out))
+    section = _section(recipe)
+    bank = None if section.names_only else folder.bank
+    plan, encoder = _prepare(recipe, section, folder.nouns, bank)
+    if dry_run:
+        return plan
+    with folder.opened(recipe, "concepts", resume=resume) as record:
+        result = _mine(recipe, section, encoder, folder.nouns, bank, progress or Silent())
+        record.count(captions=result.captions, distinct=result.distinct, concepts=result.concepts)
+    return result
+
+
+def mine_files(
+    recipe: Recipe, out: Path, progress: Progress | None = None, *, resume: bool = False, dry_run: bool = False
+) -> ConceptsResult | ConceptsPlan:
+    """Do the same without a run folder: the bank goes to `out`, and `nouns.csv` beside it.
+
+    Args:
+        recipe: As for `run`; made in memory, its `out` counts for nothing.
+        out: A .safetensors file. For names alone it may be a .csv file, which is the list then.
+        progress: Told what is going on.
+        resume: Go on where the names are written and the bank is not; the names must come out the same.
+        dry_run: Only say what would be done.
+
+    Raises:
+        MissingError, OutputError, UsageError: As `run`.
+    """
+    section = _section(recipe)
+    nouns = out if section.names_only and out.suffix == ".csv" else out.with_name("nouns.csv")
+    bank = None if section.names_only else out
+    if out.suffix not in (".safetensors", ".csv") or (out.suffix == ".csv" and not section.names_only):
+        wants = "a .csv or .safetensors file" if section.names_only else "a .safetensors file"
+        raise UsageError(
+            f"{out} is no name for a concept bank.", f"--out takes {wants}, for example concepts.safetensors."
+        )
+    check_folder(out.parent)
+    taken = next((path for path in (bank, nouns) if path is not None and path.exists()), None)
+    if taken is not None and (taken == bank or not resume):
+        hint = "Choose another --out" + ("." if taken == bank else ", or go on with --resume where it was cut off.")
+        raise UsageError(f"{taken} is there already.", hint)
+    plan, encoder = _prepare(recipe, section, nouns, bank)
+    if dry_run:
+        return plan
+    return _mine(recipe, section, encoder, nouns, bank, progress or Silent(), same=taken is not None)
+
+
+def _section(recipe: Recipe) -> ConceptsSection:
+    if recipe.concepts is None:
+        raise UsageError(f"The recipe {recipe.name} has no section `concepts`.", "Add `concepts: {}` for its defaults.")
+    if not recipe.data.caption_sources():
+        raise UsageError(f"The recipe {recipe.name} names no captions.", "Set data.captions.")
+    return recipe.concepts
+
+
+def _prepare(
+    recipe: Recipe, section: ConceptsSection, nouns: Path, bank: Path | None
+) -> tuple[ConceptsPlan, TextEncoder | None]:
+    """See that everything is there before hours of work begin."""
+    sources = recipe.data.caption_sources()
+    stream_captions(sources)
+    files = [path for data in sources if data.path for path in expand(data.paths())]
+    names = tuple(f"{data.dataset} {', '.join(data.paths())}".strip() for data in sources)
+    wishes(section.max_concepts, section.add, section.drop)
+    encoder, prompts = None, 0
+    if bank is not None:
+        from regionclip_cli.inference.device import choose_device
+        from regionclip_cli.language.text_encoder import TextEncoder
+        from regionclip_cli.language.text_tower import require_text
+
+        encoder = TextEncoder(resolve(recipe.model.start), choose_device(recipe.device))
+        require_text(encoder.card)
+        prompts = len(templates(section.templates or encoder.card.templates))
+    size = sum(path.stat().st_size for path in files)
+    writes = (nouns,) if bank is None else (nouns, bank)
+    model = None if encoder is None else encoder.model
+    return ConceptsPlan(names, size, section.parser, section.min_count, model, prompts, writes), encoder
+
+
+def _mine(
+    recipe: Recipe,
+    section: ConceptsSection,
+    encoder: TextEncoder | None,
+    nouns: Path,
+    bank: Path | None,
+    progress: Progress,
+    same: bool = False,
+) -> ConceptsResult:
+    """Count, choose, write the names, embed them, write the bank.
+
+    With `same`, the names are there already and must be these.
+    """
+    progress.start("Reading captions", None, "captions")
+    counts = count_nouns(
+        stream_captions(recipe.data.caption_sources()), section.parser, section.workers, progress.advance
+    )
+    progress.finish()
+    pool = choose_concepts(counts.nouns, section.min_count, section.max_concepts, section.add, section.drop)
+    if pool.not_found:
+        progress.note(f"Not in the captions, so not dropped: {', '.join(pool.not_found[:SHOWN])}.")
+    if same and nouns.read_text(encoding="utf-8") != pool.text():
+        raise UsageError(
+            f"{nouns} lists other concepts than these captions and settings give.", "Choose another --out."
+        )
+    pool.write(nouns)
+    if bank is not None and encoder is not None:
+        _embed(pool, section.templates, encoder, progress).save(bank)
+    most = pool.counted[:SHOWN]
+    return ConceptsResult(counts.captions, len(counts.nouns), len(pool.counted), section.min_count, most, nouns, bank)
+
+
+def _embed(pool: ConceptPool, chosen: str | None, encoder: TextEncoder, progress: Progress) -> ConceptBank:
+    from regionclip_cli.language.concept_bank import ConceptBank
+
+    progress.start("Embedding concepts", len(pool.names), "concepts")
+    embeddings = encoder.encode(pool.names, chosen, progress.advance)
+    progress.finish()
+    return ConceptBank(pool.names, embeddings, encoder.model, chosen or encoder.card.templates)

@@ -1,1 +1,0 @@
-"""The parts of `detect`: settings of a look, reading ahead, the output folder, counting."""

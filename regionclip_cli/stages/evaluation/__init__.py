@@ -1,1 +1,0 @@
-"""Measuring a detector: what it is asked, how it looks, what is kept of an image, and what comes out."""

@@ -1,1 +1,0 @@
-"""What is written of a measurement: its numbers as JSON, and a page to look at."""

@@ -1,0 +1,164 @@
+"""Ways to look at finished labels, made from the labels alone: COCO, a page of sample regions, a list of failures."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from regionclip_cli.data.captions import PairSet
+from regionclip_cli.data.pixels import decode
+from regionclip_cli.data.region_labels import LabelManifest, RegionLabels
+from regionclip_cli.data.region_labels.store import is_there, read_index, read_rows
+from regionclip_cli.errors import InputError, UsageError, did_you_mean
+from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.results.html.region_page import PageImage, PageRegion, write_region_page
+from regionclip_cli.results.writers.coco import CocoWriter
+
+FORMATS = ("coco", "html")
+COCO, PAGE, ERRORS = "coco.json", "regions.html", "errors.jsonl"
+PAGE_IMAGES, PAGE_REGIONS, COUNTED_IMAGES = 16, 8, 1000
+
+
+def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """Return formats, each once.
+
+    Raises:
+        UsageError: One is unknown.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            hint = f"{did_you_mean(name, FORMATS)} Known are {', '.join(FORMATS)}.".strip()
+            raise UsageError(f"Region labels have no format {name!r}.", hint)
+    return tuple(dict.fromkeys(formats))
+
+
+def export(folder: Path, formats: Sequence[str], pairs: PairSet, facts: dict[str, str]) -> list[Path]:
+    """Write finished labels in other forms beside them, and return what was written.
+
+    `coco` writes the labels as a COCO data set, and the page along with it; `html` writes the page alone.
+
+    Args:
+        folder: Of the labels.
+        formats: Some of `FORMATS`.
+        pairs: The images that were labelled.
+        facts: What to say of the labels on the page.
+
+    Raises:
+        MissingError: Not all shards are there.
+        OutputError: A file cannot be written.
+    """
+    labels = RegionLabels.open(folder)
+    written = []
+    if "coco" in formats:
+        records = _Records(labels)
+        CocoWriter().render(folder, records.categories, records)
+        written.append(folder / COCO)
+    frequent = _frequent(labels)
+    write_region_page(folder / PAGE, facts, frequent, _samples(labels, pairs))
+    return [*written, folder / PAGE]
+
+
+def write_errors(folder: Path, manifest: LabelManifest) -> Path | None:
+    """List the unreadable images of all shards that are there, and return the list, or None where there is none.
+
+    Of several processes that end at the same time, the last to write has seen the shards of all.
+
+    Raises:
+        OutputError: The list cannot be written.
+    """
+    path = folder / ERRORS
+    while True:
+        there = [shard for shard in range(manifest.shards) if is_there(folder, shard)]
+        lines = [
+            json.dumps({"image": key, "error": error}).encode() for key, error in _failures(folder, manifest, there)
+        ]
+        if lines:
+            with whole_file(path) as part:
+                part.write_bytes(b"\n".join([*lines, b""]))
+        else:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        if there == [shard for shard in range(manifest.shards) if is_there(folder, shard)]:
+            return path if lines else None
+
+
+def count_failures(folder: Path, manifest: LabelManifest, shards: Sequence[int]) -> int:
+    """Return how many images of whole shards could not be read."""
+    return sum(
+        int(read_index(folder, shard, len(manifest.rows_of(shard)))["failed"].sum())
+        for shard in shards
+        if is_there(folder, shard)
+    )
+
+
+def _failures(folder: Path, manifest: LabelManifest, shards: Sequence[int]) -> Iterator[tuple[str, str]]:
+    for shard in shards:
+        with suppress(UsageError):  # damaged since: the run that mends it lists its failures
+            index = read_index(folder, shard, len(manifest.rows_of(shard)))
+            for row in read_rows(folder, shard, index["start"], index["failed"].nonzero()[0].tolist(), manifest.kept):
+                yield row.key, row.error
+
+
+class _Records:
+    """Labels as a COCO writer reads them: of every region its best concept."""
+
+    def __init__(self, labels: RegionLabels) -> None:
+        self._labels = labels
+        used = {concept for _, label in _labelled(labels) for concept in label.concepts[:, 0].tolist()}
+        self.categories = [labels.manifest.names[concept] for concept in sorted(used)]
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield every image that could be read."""
+        names = self._labels.manifest.names
+        for key, label in _labelled(self._labels):
+            found = [
+                {"label": names[concept], "score": round(float(prob), 4), "box": [round(float(x), 2) for x in box]}
+                for box, concept, prob in zip(label.boxes, label.concepts[:, 0], label.probs[:, 0], strict=True)
+            ]
+            yield {"image": key, "width": label.size[0], "height": label.size[1], "detections": found}
+
+
+def _labelled(labels: RegionLabels) -> Iterator[tuple[str, Any]]:
+    return ((row.key, row.label) for row in labels.rows() if row.label is not None)
+
+
+def _spread(total: int, most: int) -> list[int]:
+    """Return at most `most` numbers below `total`, evenly spread."""
+    count = min(total, most)
+    return [place * total // count for place in range(count)]
+
+
+def _frequent(labels: RegionLabels) -> list[tuple[str, int]]:
+    """Return the most frequent pseudo labels, and how many regions of some images have them."""
+    counts: Counter[int] = Counter()
+    for number in _spread(len(labels), COUNTED_IMAGES):
+        label = labels.row(number).label
+        if label is not None:
+            counts.update(label.concepts[:, 0].tolist())
+    return [(labels.manifest.names[concept], count) for concept, count in counts.most_common(40)]
+
+
+def _samples(labels: RegionLabels, pairs: PairSet) -> Iterator[PageImage]:
+    """Yield some images, each with the regions whose concepts are the most probable."""
+    for number in _spread(len(labels), PAGE_IMAGES):
+        key, label, _ = labels.row(number)
+        if label is None:
+            continue
+        with suppress(InputError):  # it may have gone since
+            pair = pairs[number]
+            order = (-label.probs[:, 0]).argsort(kind="stable")[:PAGE_REGIONS]
+            regions = tuple(_region(labels, label, int(at)) for at in order)
+            yield PageImage(key, pair.captions, decode(pair.read(), key), regions, len(label.boxes))
+
+
+def _region(labels: RegionLabels, label: Any, at: int) -> PageRegion:
+    named = zip(label.concepts[at][:5].tolist(), label.probs[at][:5].tolist(), strict=True)
+    return PageRegion(
+        box=tuple(label.boxes[at].tolist()),
+        objectness=None if label.objectness is None else float(label.objectness[at]),
+        concepts=tuple((labels.manifest.names[concept], prob) for concept, prob in named),
+    )

@@ -1,1 +1,0 @@
-"""The stages of the method as plain functions: `run(recipe, progress, ...)`."""

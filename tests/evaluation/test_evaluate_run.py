@@ -1,0 +1,247 @@
+"""The stage: folders, resuming, shares, failures, several measurements, files of predictions, dry runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from box_toys import write_shapes
+from toys import write_toy_model
+
+from regionclip_cli.errors import MissingError, RegionClipError, UsageError
+from regionclip_cli.evaluation.predictor import Eyes
+from regionclip_cli.recipe.schema import DetectionData
+from regionclip_cli.runs.progress import Silent
+from regionclip_cli.stages.evaluate import EvaluateResult, run
+
+TIMES = ("seconds_per_image", "images_per_second", "results", "report")
+
+
+class Interrupted(Silent):
+    """Stops a run after some images, as Ctrl-C does."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+        self.said: list[str] = []
+        self.warned: list[str] = []
+
+    def start(self, task: str, total: int | None, unit: str) -> None:
+        self.task = task
+
+    def advance(self, done: int = 1) -> None:
+        if self.task == "Measuring":
+            self.left -= done
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+    def warn(self, message: str) -> None:
+        self.warned.append(message)
+
+
+def numbers(result: EvaluateResult) -> list[dict[str, Any]]:
+    return [{key: value for key, value in each.items() if key not in TIMES} for each in result.measured]
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the images that were looked at, as it grows."""
+    seen: list[str] = []
+    look = Eyes.look
+
+    def noting(self: Eyes, images: Any, ready: Any) -> Any:
+        seen.extend(image.name for image in images)
+        return look(self, images, ready)
+
+    monkeypatch.setattr(Eyes, "look", noting)
+    return seen
+
+
+def test_a_run_leaves_a_folder_that_says_all(make_recipe: Any, tmp_path: Path) -> None:
+    result = run(make_recipe({"boxes": "proposals", "name": "found"}, boxes="ground-truth", name="known"))
+    known, found = result.measured
+    assert result.failed == 0
+    assert result.finished == result.measured
+    assert (known["name"], known["boxes"], known["classes"], known["model"]) == ("known", "ground-truth", 3, "toy")
+    assert {"AP", "AP50", "top1", "top5", "mean_class_accuracy"} <= known.keys()
+    assert {"AP", "AP50", "AR@100", "AR@1000"} <= found.keys()
+    kept = json.loads(Path(known["results"]).read_text())
+    assert {key: kept[key] for key in known if key != "results"} == {k: v for k, v in known.items() if k != "results"}
+    assert sorted(each["name"] for each in kept["per_class"]) == ["blue", "green", "red"]
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.iterdir()} == {"evaluate", "resolved.yaml", "run.json", "run.log"}
+    assert json.loads((folder / "run.json").read_text())["runs"][0]["counts"]["images"] == 10
+    json.dumps(asdict(result), allow_nan=False)
+
+
+def test_a_run_that_was_cut_off_goes_on(make_recipe: Any, tmp_path: Path, looked: list[str]) -> None:
+    whole = run(make_recipe(out=tmp_path / "whole"))
+    looked.clear()
+    cut = Interrupted(after=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_recipe(), cut)
+    assert "--resume goes on" in cut.said[-1]
+    assert len(looked) == 2
+    with pytest.raises(UsageError, match="holds the results of another run"):
+        run(make_recipe())
+    again = run(make_recipe(), resume=True)
+    assert len(looked) == len(set(looked)) == 5
+    assert numbers(again) == numbers(whole)
+    assert numbers(run(make_recipe(), resume=True)) == numbers(whole)
+    assert len(looked) == 5
+
+
+def test_shares_need_no_word_between_them(make_recipe: Any, tmp_path: Path, looked: list[str]) -> None:
+    whole = run(make_recipe(out=tmp_path / "whole"))
+    looked.clear()
+    first = run(make_recipe(), shard_of="1/2")
+    assert [each["missing"] for each in first.measured] == [2]
+    assert first.finished == ()
+    assert "other processes" in first.summary()
+    second = run(make_recipe(), shard_of="2/2")
+    assert len(looked) == len(set(looked)) == 5
+    assert numbers(second) == numbers(whole)
+    with pytest.raises(UsageError, match="predictions-1of2"):
+        run(make_recipe(), shard_of="1/2")
+    assert numbers(run(make_recipe(), shard_of="1/2", resume=True)) == numbers(whole)
+
+
+def test_torchrun_tells_the_share(make_recipe: Any, monkeypatch: pytest.MonkeyPatch, looked: list[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "5")
+    monkeypatch.setenv("RANK", "3")
+    assert run(make_recipe()).measured[0]["missing"] == 4
+    assert looked == ["3.png"]
+
+
+def test_an_image_that_cannot_be_read_costs_only_itself(
+    make_recipe: Any, shapes: DetectionData, tmp_path: Path, looked: list[str]
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(str(shapes.images), images)
+    good = (images / "1.png").read_bytes()
+    (images / "1.png").write_bytes(good[:60])
+    (images / "2.png").write_bytes((images / "3.png").read_bytes()[:0])
+    told = Interrupted(after=99)
+    result = run(make_recipe(images=str(images)), told)
+    assert result.failed == result.measured[0]["failed"] == 2
+    assert result.measured[0]["images"] == 5
+    assert [warning.split()[0] for warning in told.warned] == ["1.png", "2.png"]
+    assert "2 images could not be looked at" in result.summary()
+    (images / "1.png").write_bytes(good)
+    assert run(make_recipe(images=str(images)), resume=True).failed == 1
+    assert looked.count("1.png") == 1
+    assert looked.count("0.png") == 1
+
+
+def test_a_picture_of_another_size_than_annotated_is_told(
+    make_recipe: Any, shapes: DetectionData, tmp_path: Path
+) -> None:
+    content = json.loads(Path(str(shapes.annotations)).read_text())
+    content["images"][0]["width"] += 1
+    path = tmp_path / "wide.json"
+    path.write_text(json.dumps(content))
+    told = Interrupted(after=99)
+    run(make_recipe(annotations=str(path)), told)
+    assert told.warned == ["0.png is 96 x 64 pixels, and the annotations say 97 x 64."]
+
+
+def test_another_model_is_not_mixed_in(make_recipe: Any, tmp_path: Path, toy_path: Path) -> None:
+    model = tmp_path / "m.safetensors"
+    shutil.copy(toy_path, model)
+    run(make_recipe(model=str(model)))
+    write_toy_model(model, seed=5, templates="few")
+    with pytest.raises(UsageError, match=r"were made with model = .* and this run has") as told:
+        run(make_recipe(model=str(model)), resume=True)
+    assert "another folder" in told.value.hint
+
+
+def test_the_model_is_the_last_one_the_recipe_has_trained(make_recipe: Any, tmp_path: Path) -> None:
+    for stage in ("pretrain", "finetune"):
+        trained = tmp_path / "run" / stage / "model.safetensors"
+        trained.parent.mkdir(parents=True)
+        write_toy_model(trained, name=f"toy-{stage}")
+        run(make_recipe(model=None, name="own"))
+        about = json.loads((tmp_path / "run" / "evaluate" / "own" / "about.json").read_text())
+        assert about["model"][0] == f"toy-{stage}"
+        shutil.rmtree(tmp_path / "run" / "evaluate")
+
+
+def test_predictions_of_a_file_are_scored_without_a_model(make_recipe: Any, tmp_path: Path) -> None:
+    lines = [{"image": f"{number}.png", "detections": []} for number in range(4)] + [
+        {"image": "9.png", "detections": []}
+    ]
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    told = Interrupted(after=99)
+    result = run(make_recipe(model=None, predictions=str(path), images=None, report=True), told)
+    assert result.measured[0]["AP"] == 0
+    assert result.measured[0]["model"] is None
+    assert [warning.split()[0] for warning in told.warned] == ["1", "1"]
+    assert Path(result.measured[0]["report"]).stat().st_size > 1000
+
+
+def test_detections_that_are_no_numbers_are_told(make_recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Eyes.look
+
+    def damaged(self: Eyes, images: Any, ready: Any) -> Any:
+        seen = look(self, images, ready)
+        for each in seen:
+            each.scores[:2] = float("nan")
+        return seen
+
+    fine, told = Interrupted(after=99), Interrupted(after=99)
+    result = run(make_recipe(limit=2, name="fine"), fine)
+    assert fine.warned == []
+    monkeypatch.setattr(Eyes, "look", damaged)
+    run(make_recipe(limit=2, name="toy", out=Path(result.measured[0]["results"]).parent / "second"), told)
+    assert [warning.split(",")[0] for warning in told.warned] == ["toy: 4 detections count for nothing"]
+
+
+def test_a_dry_run_writes_nothing(make_recipe: Any, tmp_path: Path) -> None:
+    result = run(make_recipe({"name": "second"}), dry_run=True, shard_of="1/2")
+    assert [each["images"] for each in result.measured] == [3, 3]
+    assert all(each["seconds"] > 0 and each["dry_run"] for each in result.measured)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "sentence"),
+    [
+        ({"model": "nowhere.safetensors"}, MissingError, "nowhere"),
+        ({"annotations": "nowhere.json"}, MissingError, "nowhere.json"),
+        ({"boxes": "nowhere.json"}, MissingError, "nowhere.json"),
+        ({"images": None}, UsageError, "no folder of images"),
+        ({"predictions": "p.jsonl"}, UsageError, "no model to choose"),
+        ({"predictions": "p.jsonl", "model": None}, MissingError, "no file of predictions p.jsonl"),
+        ({"predictions": "p.jsonl", "model": None, "conf": 0.5}, UsageError, "'conf' would change nothing"),
+        ({"predictions": "p.jsonl", "model": None, "boxes": "ground-truth"}, UsageError, "'boxes' would change"),
+        ({"proposals_from": "regionclip-tiny", "boxes": "ground-truth"}, UsageError, "no network proposes any"),
+        ({"boxes": "groundtruth"}, MissingError, "Did you mean 'ground-truth'"),
+        ({"dataset": "cooc"}, UsageError, "cooc"),
+    ],
+)
+def test_what_is_wrong_is_told_before_any_work(
+    make_recipe: Any, tmp_path: Path, settings: dict[str, Any], kind: type[RegionClipError], sentence: str
+) -> None:
+    with pytest.raises(kind) as told:
+        run(make_recipe(settings))
+    assert sentence in f"{told.value.message} {told.value.hint}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_proposal_network_is_no_model_to_measure(make_recipe: Any, tmp_path: Path) -> None:
+    path = write_toy_model(tmp_path / "rpn.safetensors", kind="proposals", backbone=None)
+    with pytest.raises(UsageError, match="holds a proposal network and no image encoder"):
+        run(make_recipe(model=str(path)))
+
+
+def test_an_empty_set_is_told(make_recipe: Any, tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "none", images=0)
+    with pytest.raises(RegionClipError):
+        run(make_recipe(annotations=data.annotations, images=data.images))

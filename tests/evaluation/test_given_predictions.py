@@ -1,0 +1,188 @@
+"""Predictions from files: what `detect` writes in its formats, and COCO's list of results."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from regionclip_cli.data.detection_sets import DetectionSet
+from regionclip_cli.errors import MissingError, RegionClipError, UsageError
+from regionclip_cli.evaluation.load_predictions import GivenPredictions
+from regionclip_cli.evaluation.metrics import conclude
+from regionclip_cli.evaluation.task import Question, ask
+from regionclip_cli.recipe.detection import DetectSettings
+from regionclip_cli.recipe.schema import DetectionData, EvaluateSection
+from regionclip_cli.stages.detect import run as detect
+
+
+@pytest.fixture
+def question(truth: DetectionSet) -> Question:
+    return ask(truth, EvaluateSection())
+
+
+@pytest.fixture(scope="session")
+def detected(tmp_path_factory: pytest.TempPathFactory, shapes: DetectionData, toy_path: Path) -> Path:
+    """Let `detect` look at the pictures, and return its folder."""
+    out = tmp_path_factory.mktemp("detected") / "out"
+    detect(
+        DetectSettings(
+            **{"inputs": (f"{shapes.images}/*.png",), "classes": "red,green,blue,kettle", "model": str(toy_path)},
+            **{"out": out, "formats": ("jsonl", "coco"), "conf": 0.05, "device": "cpu"},
+        )
+    )
+    return out
+
+
+def records(question: Question) -> list[dict[str, Any]]:
+    """Return perfect predictions as `detect` writes them."""
+    made = []
+    for image in question.truth:
+        found = [
+            {"label": question.truth.classes[label], "score": 0.9, "box": [float(x) for x in box]}
+            for label, box in zip(image.labels, image.boxes, strict=True)
+        ]
+        made.append({"image": f"some/where/{image.name}", "width": 96, "height": 64, "detections": found})
+    return made
+
+
+def write_lines(path: Path, lines: list[Any]) -> Path:
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def test_both_formats_of_detect_say_the_same(detected: Path, question: Question) -> None:
+    lines = GivenPredictions(detected / "detections.jsonl", question)
+    whole = GivenPredictions(detected / "coco.json", question)
+    for given in (lines, whole):
+        assert given.strange_names <= {"kettle"}
+        assert (given.strange_images, given.missing) == (0, 0)
+    told = {each.image: each for each in lines.lines()}
+    for line in whole.lines():
+        assert np.allclose(line.boxes, told[line.image].boxes, atol=0.011)
+        assert np.array_equal(line.scores, told[line.image].scores)
+        assert np.array_equal(line.names, told[line.image].names)
+    assert sum(len(line.scores) for line in told.values()) > 20
+    assert conclude(question, lines.lines()).summary["AP"] is not None
+
+
+def test_perfect_predictions_score_100(question: Question, tmp_path: Path) -> None:
+    given = GivenPredictions(write_lines(tmp_path / "p.jsonl", records(question)), question)
+    assert conclude(question, given.lines()).summary["AP"] == pytest.approx(100)
+
+
+def test_a_list_of_results_uses_the_numbers_of_the_set(question: Question, tmp_path: Path, detected: Path) -> None:
+    results = [
+        {
+            **{"image_id": image.id, "category_id": question.truth.category_ids[label], "score": 0.5},
+            "bbox": [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])],
+        }
+        for image in question.truth
+        for label, box in zip(image.labels, image.boxes, strict=True)
+    ]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([*results[::-1], {**results[0], "image_id": 999}]))
+    given = GivenPredictions(path, question)
+    assert given.strange_images == 1
+    assert conclude(question, given.lines()).summary["AP"] == pytest.approx(100)
+    with pytest.raises(UsageError, match="numbers images and classes as the run of `detect`") as told:
+        GivenPredictions(detected / "coco_results.json", question)
+    assert "coco.json" in told.value.hint
+
+
+def test_images_that_are_not_there_count_as_empty(question: Question, tmp_path: Path) -> None:
+    some = [*records(question)[:2], {"image": "strange.png", "detections": []}]
+    given = GivenPredictions(write_lines(tmp_path / "p.jsonl", some), question)
+    assert (given.missing, given.strange_images) == (3, 1)
+    summary = conclude(question, given.lines()).summary
+    assert 0 < summary["AP"] < 100
+    assert summary["images"] == 5
+
+
+def as_coco(question: Question, names: list[str]) -> dict[str, Any]:
+    """Return coco.json as `detect` writes it, with one detection on the first image and none on the others."""
+    images = [{"id": number, "file_name": name, "width": 96, "height": 64} for number, name in enumerate(names, 1)]
+    one = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
+    return {"images": images, "annotations": [one], "categories": [{"id": 1, "name": "red"}]}
+
+
+def test_images_in_coco_json_without_a_detection_are_not_missing(question: Question, tmp_path: Path) -> None:
+    content = as_coco(question, ["0.png", "1.png", "2.png", "strange.png"])
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(content))
+    given = GivenPredictions(path, question)
+    assert (given.missing, given.strange_images) == (2, 1)
+    assert [(line.image, len(line.scores)) for line in given.lines()] == [(1, 1), (2, 0), (3, 0)]
+    content["annotations"].clear()
+    path.write_text(json.dumps(content))
+    assert conclude(question, GivenPredictions(path, question).lines()).summary["AP"] == 0
+
+
+def test_two_files_that_fit_one_image_are_not_mixed(question: Question, tmp_path: Path) -> None:
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(as_coco(question, ["a/1.png", "b/1.png"])))
+    with pytest.raises(UsageError, match=r"'a/1\.png' and 'b/1\.png' fit the same image"):
+        GivenPredictions(path, question)
+
+
+def test_an_image_is_found_by_the_longest_end_of_its_path(question: Question, tmp_path: Path) -> None:
+    names = ("a/1.png", "b/1.png", "2.png", "3.png", "4.png")
+    columns = replace(question.truth.columns, names=names)
+    nested = replace(question, truth=replace(question.truth, columns=columns))
+    lines = [{"image": f"x/{name}", "detections": []} for name in names]
+    given = GivenPredictions(write_lines(tmp_path / "p.jsonl", lines), nested)
+    assert [line.image for line in given.lines()] == [1, 2, 3, 4, 5]
+    with pytest.raises(UsageError, match=r"'1\.png' fits 2 images"):
+        GivenPredictions(write_lines(tmp_path / "q.jsonl", [{"image": "1.png", "detections": []}]), nested)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda lines: [{"image": "0.png"}], r":1 has no 'detections'"),
+        (
+            lambda lines: [{"image": "1.png", "detections": [{"label": "red", "box": [1, 2, 3, 4]}]}],
+            r":1 has no 'score'",
+        ),
+        (lambda lines: [*lines, lines[0]], r":6 is about the same image as line 1"),
+        (lambda lines: [lines[0], 7], r":2 has no 'image'"),
+        (lambda lines: [lines[0], {"image": "1.png", "detections": [{"label": "red", "box": [1, 2, 3]}]}], "3 numbers"),
+        (
+            lambda lines: [{"image": "1.png", "detections": [{"label": "red", "box": [1, 2, 3, 4], "score": "high"}]}],
+            "'high' where a number should be",
+        ),
+        (lambda lines: [{"image": "other.png", "detections": []}], r"No image in .* is one of boxes\.json"),
+        (
+            lambda lines: [{"image": "1.png", "detections": [{"label": "reed", "box": [1, 2, 3, 4], "score": 1}]}],
+            r"boxes\.json has no class 'reed'\. Did you mean 'red'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(question: Question, tmp_path: Path, change: Any, sentence: str) -> None:
+    path = write_lines(tmp_path / "p.jsonl", change(records(question)))
+    with pytest.raises(UsageError, match=sentence):
+        GivenPredictions(path, question)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.json", "{}"), ("b.json", '{"images": []}'), ("c.json", "cat"), ("d", "")]
+)
+def test_files_of_another_kind_are_refused(question: Question, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RegionClipError):
+        GivenPredictions(tmp_path / name, question)
+
+
+def test_a_file_that_is_cut_off_or_absent_is_told(question: Question, tmp_path: Path, detected: Path) -> None:
+    with pytest.raises(MissingError, match="There is no file of predictions"):
+        GivenPredictions(tmp_path / "none.jsonl", question)
+    shutil.copy(detected / "detections.jsonl", tmp_path / "cut.jsonl")
+    path = tmp_path / "cut.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UsageError, match=r"cut\.jsonl:5 is not JSON"):
+        GivenPredictions(path, question)

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from mmengine.logging import MMLogger
+
+from regionclip_cli.vision.library_log import keep_stdout_clean
+
+
+def test_what_mmengine_says_takes_the_way_of_all_logs(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_stdout_clean()
+    keep_stdout_clean()
+    with caplog.at_level(logging.WARNING, "mmengine"):
+        MMLogger.get_current_instance().info("initialised")
+        MMLogger.get_current_instance().warning("careful")
+    assert caplog.messages == ["careful"]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_programs_own_logger_is_left_alone() -> None:
+    own = MMLogger.get_instance("own")
+    handlers = list(own.handlers)
+    keep_stdout_clean()
+    assert own.handlers == handlers
+    MMLogger._instance_dict.pop("own")
