@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,38 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _files(folder: Path) -> set[tuple[str, int]]:
+    """Return the path and modification time of every file below `folder`."""
+    return {(str(path), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Move home, cache and config into the temporary folder before any other fixture, and check the real ones after.
+
+    Module and session fixtures run before `_isolated`, so the environment is set here for them.
+    """
+    import platformdirs
+
+    cache = Path(platformdirs.user_cache_dir("regionclip"))
+    before = _files(cache)
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("REGIONCLIP_")]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(home))
+        for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+            patch.setenv(name, str(home / name.lower()))
+        patch.setenv("REGIONCLIP_CACHE", str(home / "regionclip"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+    assert _files(cache) == before, f"a test wrote to {cache}"
+
+
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Point the cache at an empty folder and forbid model hubs."""
+    """Give every test an empty cache of its own."""
     monkeypatch.setenv("REGIONCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = {path!r}
 from label_toys import labelling
-from regionclip_cli.data.region_labels import shards
+from regionclip_cli.data.region_labels import store as shards
 replace, names = os.replace, []
 add, count = shards.ShardWriter.add, 0
 def killing(self, row):
@@ -115,7 +115,7 @@ def killing(self, row):
     if count == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 shards.ShardWriter.add = killing
-from regionclip_cli.stages.method.pseudolabel import run
+from regionclip_cli.stages.pseudolabel import run
 run(labelling({model!r}))
 """
 

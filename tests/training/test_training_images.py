@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from box_toys import write_shapes
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from toys import COLOURS
 
 from regionclip_cli.data.detection_sets import open_detection_set
 from regionclip_cli.errors import InputError, UsageError
 from regionclip_cli.training.augment import Views
-from regionclip_cli.training.dataset import BitmapMasks, PolygonMasks, TrainingImages, with_objects
+from regionclip_cli.training.dataset import TrainingImages, with_objects
 from regionclip_cli.training.masks import as_masks
 from regionclip_cli.training.sampler import draw_epoch, repeat_factors
 
