@@ -17,6 +17,11 @@ PART = ".regionclip.part"
 """What a file is called, in its own folder, until it is whole."""
 
 
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """Return the path `text` with a leading `~` expanded; an unknown user's `~name` stays as it is."""
+    return Path(os.path.expanduser(text))
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn any trouble of the disk inside the block into an `OutputError` about `path`."""

@@ -1,6 +1,6 @@
-"""Put the three trained parts into one model file.
+"""Put text tower and detector into one model file.
 
-    python assemble.py --lite0 WEIGHTS --text text.pt --regions regions.pt --proposals proposals.pt --out FILE
+    python assemble.py --lite0 WEIGHTS --text text.pt --detector detector.pt --out FILE
 
 The file is half precision and self-describing; `regionclip models where regionclip-tiny` tells where the package
 keeps its own.
@@ -9,10 +9,11 @@ keeps its own.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
-from image_tower import Pool, imagenet_tower
+from image_tower import PROPOSALS, SIDE, Network, imagenet_tower
 from train_text import CONFIG
 
 from regionclip_cli.hub.model_card import ModelCard
@@ -27,46 +28,41 @@ VISION = {
 }
 
 
-def tensors(lite0: Path, text: dict, regions: dict, proposals: dict) -> dict[str, torch.Tensor]:
-    """Return every tensor of the model under its name in a model file, half precision."""
-    tower = imagenet_tower(lite0)
-    pool = Pool(tower)
-    pool.load_state_dict(regions["pool"])  # shares the tower's modules, so this fills the tower too
-    kept = {k: v for k, v in tower.state_dict().items() if not k.startswith("classifier.")}
-    found = {f"clip.visual.trunk.{k}": v for k, v in kept.items()}
-    found["clip.visual.head.proj.weight"] = pool.proj.weight.data
-    found |= {f"clip.{k}": v for k, v in text.items() if not k.startswith("visual.") and k != "logit_scale"}
-    found["clip.logit_scale"] = torch.tensor(float(regions["scale"])).log()
-    found |= {f"proposals.{k}": v for k, v in proposals["state"].items()}
-    return {k: v.half() if v.is_floating_point() else v for k, v in found.items()}
-
-
 def main() -> None:
     """Write the model file and print its size."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("lite0", "text", "regions", "proposals", "out"):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("lite0", "text", "detector", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--conf", type=float, default=None, help="recommended display threshold")
+    parser.add_argument("--calibration", type=Path, help="what calibrate.py wrote")
     args = parser.parse_args()
-    text, regions, proposals = (torch.load(f, weights_only=True) for f in (args.text, args.regions, args.proposals))
+    text = torch.load(args.text, weights_only=True)
+    state = torch.load(args.detector, weights_only=True)["state"]
+    fitted = json.loads(args.calibration.read_text()) if args.calibration else {}
+    state["scale"] = state["scale"] + torch.tensor(fitted.get("scale", 1.0)).log()
+    for key, value in state.items():
+        # The objectness is a linear layer's output, so that its offset is a part of that layer's bias.
+        if key.startswith("proposals.head.rtm_cls.") and key.endswith("bias"):
+            state[key] = value + fitted.get("offset", 0.0)
+    tensors = Network(imagenet_tower(args.lite0)).tensors(state)
+    tensors |= {f"clip.{k}": v for k, v in text.items() if not k.startswith("visual.") and k != "logit_scale"}
     card = ModelCard(
         name="regionclip-tiny",
         kind="detector",
-        backbone="regionclip-tiny",
+        backbone="tiny-pyramid",
         clip={"embed_dim": 512, "vision_cfg": VISION, "text_cfg": CONFIG},
-        pool_size=regions["side"],
-        proposals=proposals["config"],
+        pool_size=SIDE,
+        proposals=PROPOSALS,
         parts=("visual", "text", "proposals"),
         templates="plain",
-        temperature=1 / float(regions["scale"]),
+        temperature=1 / float(state["scale"].exp()),
         short_side=480,
         max_side=800,
-        conf=args.conf,
+        conf=fitted.get("conf"),
         licence="Apache-2.0",
         source="recipes/regionclip_tiny in the project's repository",
         notes="See MODEL_CARD.md beside the file.",
     )
-    write_model(args.out, card, tensors(args.lite0, text, regions, proposals))
+    write_model(args.out, card, {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()})
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")
 
 

@@ -5,7 +5,7 @@
 The paper starts from CLIP, which learned from whole images; `regionclip-tiny` has seen boxes. To measure what region
 pretraining gains, this model plays CLIP's part: the ImageNet tower as it is, and a projection that ridge regression
 fits to whole photos (ImageNet and Caltech names, Flickr8k captions) in the text space of `regionclip-tiny`, from which
-text tower and proposal head are taken.
+the text tower is taken. Boxes are lent to it: `--proposals regionclip-tiny`.
 """
 
 from __future__ import annotations
@@ -87,13 +87,17 @@ def main() -> None:
     print(
         f"{len(told)} photos; {100 * right:.1f} % of {len(rows)} held out named among {len(names)}; scale {scale:.0f}"
     )
-    kept = {k: v for k, v in load_file(base).items() if not k.startswith("clip.visual.")}
+    kept = {k: v for k, v in load_file(base).items() if not k.startswith(("clip.visual.", "proposals."))}
     tensors = {f"clip.visual.trunk.{k}": v for k, v in tower.state_dict().items() if not k.startswith("classifier.")}
     tensors["clip.visual.head.proj.weight"] = fit(x, goal, args.strength)
     tensors["clip.logit_scale"] = torch.tensor(scale).log()
     card = read_card(base).model_copy(
         update={
             "name": "image-level",
+            "backbone": "regionclip-tiny",
+            "pool_size": None,
+            "proposals": None,
+            "parts": ("visual", "text"),
             "temperature": 1 / scale,
             "clip": {**(read_card(base).clip or {}), "vision_cfg": VISION},
             "notes": "Has never been shown a region; for measuring what region pretraining gains.",

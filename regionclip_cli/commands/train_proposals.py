@@ -33,7 +33,7 @@ def train_proposals(
     leave out those that are novel (proposals.split). What comes out,
     RUN/proposals/model.safetensors, serves as `detect --proposals` and as
     `model: proposals:` of a recipe; a head on the features of a model
-    (proposals.network=rpn-trunk) comes with that model, for `--model`.
+    (proposals.network=fpn-trunk) comes with that model, for `--model`.
 
     Examples:
       regionclip train-proposals train-rpn --dry-run

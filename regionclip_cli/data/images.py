@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from regionclip_cli.errors import UsageError, did_you_mean
+from regionclip_cli.files import user_path
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -98,7 +99,7 @@ def _expand(text: str, recursive: bool, barred: str | None) -> Iterator[Path | N
         matches = glob.glob(os.path.expanduser(text), recursive=True)
         yield from (Path(match) for match in sorted(matches) if _wanted(match, text, barred))
     else:
-        yield Path(text).expanduser()
+        yield user_path(text)
 
 
 def _walk(folder: str, recursive: bool, barred: str | None) -> Iterator[Path]:
@@ -142,7 +143,7 @@ def _check(text: str, recursive: bool, barred: str | None) -> None:
                 "Nothing is piped into standard input.", "For example: cat photo.jpg | regionclip detect -"
             )
         return
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.is_dir():
         try:
             os.listdir(path)

@@ -14,6 +14,7 @@ from typing import Any
 
 from regionclip_cli.data.detection_sets.class_names import folded, match_classes, perhaps, respelt
 from regionclip_cli.errors import MissingError, UsageError, did_you_mean
+from regionclip_cli.files import user_path
 from regionclip_cli.language import vocabularies
 from regionclip_cli.language.class_names import parse_classes
 
@@ -64,7 +65,7 @@ def read_split(name_or_file: str | Path, classes: Sequence[str]) -> Split:
     """
     if str(name_or_file) in SPLITS:
         return _built_in(str(name_or_file), classes)
-    path = Path(name_or_file).expanduser()
+    path = user_path(name_or_file)
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
         near = did_you_mean(str(name_or_file), SPLITS) or f"There are {', '.join(SPLITS)}, and files (.yaml, .json)."
         raise UsageError(f"There is no split {str(name_or_file)!r}.", near)

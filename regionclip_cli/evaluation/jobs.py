@@ -13,6 +13,7 @@ from regionclip_cli.data.boxes import BoxFile, read_boxes
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.errors import MissingError, UsageError, did_you_mean
 from regionclip_cli.evaluation.task import GROUND_TRUTH, PROPOSALS, Question, ask, doubts
+from regionclip_cli.files import user_path
 from regionclip_cli.hub.model_card import fingerprint, read_card
 from regionclip_cli.hub.model_file import whole_file
 from regionclip_cli.hub.store import resolve
@@ -21,8 +22,6 @@ from regionclip_cli.runs.folder import RunFolder
 from regionclip_cli.runs.progress import Progress
 
 ABOUT = "about.json"
-ON_TRUNK = "rpn-trunk"
-"""Kind of proposal head that comes in one file with the model it stands on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +138,7 @@ def _check(settings: EvaluateSection) -> None:
             raise UsageError(
                 f"Predictions from a file are scored as they are, so {idle[0]!r} would change nothing.", "Leave it out."
             )
-        if not Path(settings.predictions).expanduser().exists():
+        if not user_path(settings.predictions).exists():
             raise MissingError(f"There is no file of predictions {settings.predictions}.")
     if settings.proposals_from is not None and settings.boxes != PROPOSALS:
         raise UsageError(
@@ -154,7 +153,7 @@ def _model(recipe: Recipe, settings: EvaluateSection, folder: RunFolder) -> Path
     if settings.model is not None:
         return resolve(settings.model)
     trained = [folder.model(stage) for stage in ("finetune", "pretrain")]
-    if recipe.proposals is not None and recipe.proposals.network == ON_TRUNK:
+    if recipe.proposals is not None and recipe.proposals.on_trunk:
         trained.insert(1, folder.model("proposals"))  # with the pretrained model in the same file
     return next((path for path in trained if path.is_file()), None) or resolve(recipe.model.start)
 
@@ -169,7 +168,7 @@ def _proposals(recipe: Recipe, settings: EvaluateSection, folder: RunFolder, mod
     made = folder.model("proposals")
     if model in (folder.model("finetune"), made):
         return None
-    if recipe.proposals is not None and recipe.proposals.network != ON_TRUNK and made.is_file():
+    if recipe.proposals is not None and not recipe.proposals.on_trunk and made.is_file():
         return made
     return None if recipe.model.proposals is None else resolve(recipe.model.proposals)
 
@@ -177,7 +176,7 @@ def _proposals(recipe: Recipe, settings: EvaluateSection, folder: RunFolder, mod
 def _boxes(settings: EvaluateSection) -> BoxFile | None:
     if settings.boxes in (GROUND_TRUTH, PROPOSALS):
         return None
-    path = Path(settings.boxes).expanduser()
+    path = user_path(settings.boxes)
     if not path.exists():
         near = did_you_mean(settings.boxes, (GROUND_TRUTH, PROPOSALS))
         raise MissingError(f"There is no boxes file {path}.", near or "Boxes are ground-truth, proposals, or a file.")

@@ -10,6 +10,7 @@ from regionclip_cli.specs import BackboneSpec
 
 _RESNET = {"type": "regionclip_cli.vision.backbones.resnet.ClipResNet"}
 _TIMM = {"type": "regionclip_cli.vision.backbones.timm_tower.TimmTower"}
+_PYRAMID = {"type": "regionclip_cli.vision.backbones.timm_pyramid.TimmPyramid"}
 _VIT = {"type": "regionclip_cli.vision.backbones.vit.DenseViT"}
 
 TINY_CLIP = {
@@ -76,12 +77,24 @@ BACKBONES: dict[str, BackboneSpec] = {
         ),
         BackboneSpec(
             name="regionclip-tiny",
-            summary="EfficientNet-Lite0 and a small text transformer: the model in the package.",
+            summary="EfficientNet-Lite0, cut before its last stages, and a small text transformer.",
             open_clip=TINY_CLIP,
             network=_TIMM,
             channels=112,
             stride=16,
             pool_size=14,
+            embed_dim=512,
+            mean=(0.498, 0.498, 0.498),
+            std=(0.502, 0.502, 0.502),
+        ),
+        BackboneSpec(
+            name="tiny-pyramid",
+            summary="EfficientNet-Lite0 read at three strides and a small text transformer: the model in the package.",
+            open_clip=TINY_CLIP,
+            network=_PYRAMID,
+            channels=592,
+            stride=16,
+            pool_size=7,
             embed_dim=512,
             mean=(0.498, 0.498, 0.498),
             std=(0.502, 0.502, 0.502),

@@ -23,6 +23,9 @@ from regionclip_cli.errors import MissingError, UsageError
 METADATA_KEY = "regionclip"
 FORMAT = 1
 
+TRUNK_HEADS = ("rpn-trunk", "fpn-trunk")
+"""Proposal networks that stand on the feature map of a detector's trunk."""
+
 Part = Literal["visual", "text", "proposals", "teacher", "box_head", "mask_head", "classifier"]
 
 
@@ -62,6 +65,29 @@ class ModelCard(BaseModel):
     def text_model(self) -> str:
         """Name of the model whose concept banks fit: training regions leaves the text encoder as it was."""
         return self.texts or self.name
+
+    @property
+    def head_on_trunk(self) -> bool:
+        """Whether the proposal network is a head that only understands the features of this model's own trunk."""
+        return (self.proposals or {}).get("type") in TRUNK_HEADS
+
+    @property
+    def lent_proposals(self) -> dict[str, Any] | None:
+        """Config, for `build_proposals`, of the proposal network as other models use it; None where there is none.
+
+        A head on the trunk brings the trunk along; any other network goes as it is.
+        """
+        if not self.head_on_trunk:
+            return self.proposals
+        return {
+            "type": "own-trunk",
+            "backbone": self.backbone,
+            "clip": self.clip,
+            "pool_size": self.pool_size,
+            "head": self.proposals,
+            "short_side": self.short_side,
+            "max_side": self.max_side,
+        }
 
     def metadata(self) -> dict[str, str]:
         """Return the safetensors metadata that carries this card."""

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import platformdirs
 
+from regionclip_cli.files import user_path
+
 
 def cache_dir() -> Path:
     """Return the cache folder: `$REGIONCLIP_CACHE`, else the user's XDG cache folder. It is not created here."""
     chosen = os.environ.get("REGIONCLIP_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("regionclip"))
+    return user_path(chosen) if chosen else Path(platformdirs.user_cache_dir("regionclip"))
 
 
 def models_dir() -> Path:

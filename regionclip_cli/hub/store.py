@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from regionclip_cli.errors import MissingError, RegionClipError, UsageError, did_you_mean
+from regionclip_cli.files import user_path
 from regionclip_cli.hub.catalog import catalog
 from regionclip_cli.hub.model_card import METADATA_KEY, ModelCard, read_card, read_metadata
 from regionclip_cli.hub.paths import models_dir
@@ -52,7 +53,7 @@ def resolve(name_or_path: str) -> Path:
         path = folder / f"{name_or_path}{SUFFIX}"
         if path.is_file():
             return path
-    given = Path(name_or_path).expanduser()
+    given = user_path(name_or_path)
     if given.is_file():
         return given
     if name_or_path in catalog():

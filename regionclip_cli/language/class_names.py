@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from regionclip_cli.errors import UsageError, did_you_mean
+from regionclip_cli.files import user_path
 from regionclip_cli.language import vocabularies
 
 SUFFIXES = (".txt", ".json")
@@ -44,9 +45,9 @@ def as_file(word: str) -> Path | None:
         hint = "A concept bank goes to --concepts." if lower.endswith(".safetensors") else _FORMS
         raise UsageError(f"{word} is not a class file: only .txt and .json are read.", hint)
     if exists:
-        return Path(word).expanduser()
+        return user_path(word)
     if looks_like_list or looks_like_path:
-        raise UsageError(f"There is no class file {word}.", _near_files(Path(word).expanduser()) or _FORMS)
+        raise UsageError(f"There is no class file {word}.", _near_files(user_path(word)) or _FORMS)
     return None
 
 

@@ -229,9 +229,14 @@ class ProposalsSection(Optimisation):
     batch_size: Count = Field(16, description="Images of one optimiser step, over all processes and accumulation.")
     lr: float = Field(0.02, gt=0, description="Learning rate after the warm-up.")
     milestones: tuple[Count, ...] = Field((60_000, 80_000), description="Steps at which lr is multiplied by `decay`.")
-    network: Literal["rpn-fpn", "rpn-fpn-lsj", "rpn-c4", "rpn-trunk"] = Field(
-        "rpn-fpn", description="Its form; rpn-trunk stands on the features of `model.start`."
+    network: Literal["rpn-fpn", "rpn-fpn-lsj", "rpn-c4", "rpn-trunk", "fpn-trunk"] = Field(
+        "rpn-fpn", description="Its form; rpn-trunk and fpn-trunk stand on the features of `model.start`."
     )
+    learn_trunk: bool = Field(
+        False,
+        description="With fpn-trunk: train that trunk along; the result only proposes boxes, for any model.",
+    )
+
     split: str | None = Field(None, description="Only boxes of the base classes of this split.")
     sampler: Literal["uniform", "repeat-factor"] = Field(
         "uniform", description="repeat-factor shows rare classes oftener, as for LVIS."
@@ -249,6 +254,13 @@ class ProposalsSection(Optimisation):
     )
     max_side: Count = Field(1333, description="Longest image side in pixels.")
     flip: Share = Field(0.5, description="Share of images that are mirrored.")
+    mosaic: Share = Field(0.0, description="Share of samples that are four images in a square of side `canvas`.")
+    colour: Share = Field(0.0, description="How far brightness, contrast and saturation vary; 0.3 is usual.")
+
+    @property
+    def on_trunk(self) -> bool:
+        """Whether the result is a head that comes in one file with the model whose trunk it stands on."""
+        return self.network in ("rpn-trunk", "fpn-trunk") and not self.learn_trunk
 
 
 class EvaluateSection(DetectionData):

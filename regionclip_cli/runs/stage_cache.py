@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from regionclip_cli.errors import RegionClipError, UsageError
-from regionclip_cli.files import numbered
+from regionclip_cli.files import numbered, user_path
 from regionclip_cli.hub.model_file import whole_file
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.recipe.resolved import present, settings_of
@@ -81,7 +81,7 @@ def dependences(recipe: Recipe) -> dict[str, Dependence]:
 
 def _alone(recipe: Recipe, stage: str) -> bool:
     """Whether a stage takes up nothing: a proposal network with a trunk of its own has none of a pretrained model."""
-    return stage == "proposals" and recipe.proposals is not None and recipe.proposals.network != "rpn-trunk"
+    return stage == "proposals" and recipe.proposals is not None and not recipe.proposals.on_trunk
 
 
 def state(path: Path) -> list[int]:
@@ -111,7 +111,7 @@ def _named(text: str) -> Iterator[Path]:
     except RegionClipError:
         each = [text]
     for one in each:
-        path = Path(one).expanduser()
+        path = user_path(one)
         try:
             if path.exists():
                 yield path

@@ -19,6 +19,7 @@ from regionclip_cli.evaluation.metrics import Measurement, conclude
 from regionclip_cli.evaluation.report import write_results
 from regionclip_cli.evaluation.store import Line, read_lines
 from regionclip_cli.evaluation.tables import describe, describe_plan
+from regionclip_cli.files import user_path
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.runs.folder import RunFolder
 from regionclip_cli.runs.progress import Progress, Silent, resumable
@@ -136,7 +137,7 @@ def _measure(
         job.claim()
         measurement = networks.load(job).measure(job, job.folder, share, resume, progress)
         return measurement, partial(read_lines, job.folder)
-    given = GivenPredictions(Path(job.settings.predictions).expanduser(), job.question)
+    given = GivenPredictions(user_path(job.settings.predictions), job.question)
     _tell_strange(given, progress)
     if share.index:  # one process is enough to score a file
         return Measurement(job.question, {}, None, missing=len(job.question.truth)), given.lines
@@ -146,7 +147,7 @@ def _measure(
 def _plan(job: Job, share: Share, networks: _Networks, progress: Progress) -> dict[str, Any]:
     """Return what a measurement would do."""
     if job.settings.predictions is not None:
-        _tell_strange(GivenPredictions(Path(job.settings.predictions).expanduser(), job.question), progress)
+        _tell_strange(GivenPredictions(user_path(job.settings.predictions), job.question), progress)
     images = len(share.of(len(job.question.truth)))
     seconds = networks.load(job).time(job) if job.model is not None else None
     return describe_plan(job, images, seconds)

@@ -86,10 +86,10 @@ def make_plan(recipe: Recipe) -> Plan:
             f"{(proposals or model).name} has no proposal network to find boxes with.",
             "Name a model that has one as `model: proposals:`, or train one with `regionclip train-proposals`.",
         )
-    if settings.train_proposals and own.proposals.get("type") != "rpn-trunk":
+    if settings.train_proposals and (proposals is not None or not own.head_on_trunk):
         raise UsageError(
             f"A proposal network of the kind {own.proposals.get('type')!r} is not trained along.",
-            "Only `rpn-trunk` is; set finetune.train_proposals: false.",
+            "Only a head on the model's own trunk is; set finetune.train_proposals: false.",
         )
     whole = open_detection_set(recipe.data.train)
     classes = learned_classes(whole, settings.split)
@@ -145,7 +145,7 @@ def _models(recipe: Recipe, settings: FinetuneSection) -> tuple[Path, Path | Non
     """
     folder = RunFolder(Path(recipe.out))
     made = folder.model("proposals") if recipe.proposals is not None else None
-    on_trunk = recipe.proposals is not None and recipe.proposals.network == "rpn-trunk"
+    on_trunk = recipe.proposals is not None and recipe.proposals.on_trunk
     start = start_model(recipe, settings.model)
     if made is not None and made.is_file():
         if on_trunk and settings.model is None:
@@ -200,7 +200,7 @@ class Exporter:
             update={
                 "name": name,
                 "texts": start.text_model,
-                "proposals": read_card(plan.proposals).proposals if plan.proposals else start.proposals,
+                "proposals": read_card(plan.proposals).lent_proposals if plan.proposals else start.proposals,
                 "parts": tuple(parts),
                 "teacher": None,
                 "classifier": settings.classifier,

@@ -138,7 +138,7 @@ def _load_finder(plan: Plan, device: torch.device, dtype: torch.dtype) -> OpenVo
     if plan.proposals is None:
         return None
     card = read_card(plan.proposals)
-    on_trunk = (card.proposals or {}).get("type") == "rpn-trunk"
+    on_trunk = card.head_on_trunk
     if on_trunk and card.kind == "proposals":
         raise UsageError(f"{plan.proposals.name} holds a proposal head without its trunk.", "Name its whole model.")
     if on_trunk:

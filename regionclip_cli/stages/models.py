@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regionclip_cli.errors import MissingError, OutputError, UsageError, did_you_mean
+from regionclip_cli.files import user_path
 from regionclip_cli.hub.backbones import BACKBONES
 from regionclip_cli.hub.catalog import CatalogEntry, catalog
 from regionclip_cli.hub.download import fetch_from_hub, fetch_url
@@ -87,7 +88,7 @@ def add(
         return _keep_model(name, path, target, entry, text_from=text_file, gelu=gelu, half=half)
 
     if not file.startswith(("http://", "https://")):
-        local = Path(file).expanduser()
+        local = user_path(file)
         _check_sum(local, sha256)
         return keep(local)
     fetched = cache_dir() / "downloads" / (name + Path(file.partition("?")[0]).suffix)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.files import user_path
 from regionclip_cli.recipe.schema import DetectionData, Recipe
 
 
@@ -20,16 +20,16 @@ def foresee(recipe: Recipe, stages: Collection[str]) -> None:
         MissingError: An annotation file or a folder of images is not there.
         UsageError: One stage could not go on from what another one makes.
     """
-    if "finetune" in stages and recipe.finetune is not None and recipe.finetune.train_proposals:
-        network = "rpn-trunk" if recipe.proposals is None else recipe.proposals.network
-        if network != "rpn-trunk":
-            raise UsageError(
-                f"finetune.train_proposals trains no network of the kind {network} along, as `proposals` makes.",
-                "Set finetune.train_proposals: false, or proposals.network: rpn-trunk.",
-            )
+    along = "finetune" in stages and recipe.finetune is not None and recipe.finetune.train_proposals
+    if along and recipe.proposals is not None and not recipe.proposals.on_trunk:
+        raise UsageError(
+            f"finetune.train_proposals trains no network of the kind {recipe.proposals.network} along, as "
+            "`proposals` makes.",
+            "Set finetune.train_proposals: false, or proposals.network: rpn-trunk or fpn-trunk.",
+        )
     for key, data in _boxes(recipe, stages):
         for what, text in (("annotations", data.annotations), ("images", data.images)):
-            if text is not None and not Path(text).expanduser().exists():
+            if text is not None and not user_path(text).exists():
                 raise MissingError(f"There is no {text} ({key}.{what}).", "Check the path before the stages begin.")
 
 

@@ -98,10 +98,8 @@ class Plan:
 
     @property
     def _lent(self) -> Path | None:
-        """The file whose proposal network the result borrows; a head on another model's trunk cannot be lent."""
-        if self.proposals == self.start or (read_card(self.proposals).proposals or {}).get("type") == "rpn-trunk":
-            return None
-        return self.proposals
+        """The file whose proposal network the result borrows, if it is another one than the model's own."""
+        return None if self.proposals == self.start else self.proposals
 
     @property
     def carried(self) -> Path:

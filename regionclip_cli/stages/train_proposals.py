@@ -20,6 +20,7 @@ from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.data.splits import read_split
 from regionclip_cli.errors import MissingError, UsageError, counted
 from regionclip_cli.evaluation.proposal_recall import proposal_recall
+from regionclip_cli.files import user_path
 from regionclip_cli.inference.device import choose_device
 from regionclip_cli.recipe.schema import ProposalsSection, Recipe
 from regionclip_cli.runs.folder import RunFolder
@@ -38,7 +39,7 @@ from regionclip_cli.vision.proposals.build import build_proposals
 from regionclip_cli.vision.proposals.training import ProposalTraining
 
 STAGE = "proposals"
-ON_TRUNK = "rpn-trunk"
+TRUNK_NETWORKS = ("rpn-trunk", "fpn-trunk")
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ def run(
 ) -> ProposalsResult:
     """Train a proposal network; `<out>/proposals/model.safetensors` serves as `model: proposals:` and `--proposals`.
 
-    A head on the trunk of a model (`rpn-trunk`) understands no other features, so it is written with that model in one
-    file, which serves as `--model`.
+    A head on the trunk of a model (`rpn-trunk`, `fpn-trunk`) understands no other features, so it is written with that
+    model in one file, which serves as `--model` and as `--proposals`. If the trunk learns along, the model cannot name
+    regions with it any more: head and trunk are written as a proposal network alone.
 
     Args:
         recipe: Its sections `data.train`, `data.val`, `model` and `proposals`.
@@ -105,13 +107,24 @@ def run(
     for each in (images, val):
         if each is not None and (sentence := each.left_out()):
             progress.warn(sentence)
-    views = Views(settings.short_sides, settings.max_side, settings.flip, settings.jitter, settings.canvas)
+    views = Views(
+        settings.short_sides,
+        settings.max_side,
+        settings.flip,
+        settings.jitter,
+        settings.canvas,
+        settings.mosaic,
+        settings.colour,
+    )
     plan = _plan(recipe, settings, images)
     folder = RunFolder(Path(recipe.out))
     device = distributed.own_device(choose_device(recipe.device))
     often = settings.sampler == "repeat-factor"
     dataset = TrainingImages(
-        images, views, repeats=repeat_factors(images, settings.repeat_threshold) if often else None
+        images,
+        views,
+        repeats=repeat_factors(images, settings.repeat_threshold) if often else None,
+        crowds=settings.network == "fpn-trunk",
     )
     if dry_run:
         network, _ = build_network(recipe, settings, progress)
@@ -137,7 +150,7 @@ def run(
             return ProposalsResult(None, "", trained.steps, time.monotonic() - began)
         path, state = folder.model(STAGE), model.source.state_dict()
         source = f"Trained on {Path(images.name).name}, {len(images.classes)} classes."
-        if settings.network == ON_TRUNK:
+        if settings.on_trunk:
             with_proposals(path, recipe.name, start_model(recipe), config, state)
         else:
             write_proposals(path, recipe.name, config, state, source)
@@ -156,11 +169,22 @@ def build_network(
         UsageError: It does not fit.
     """
     torch.manual_seed(recipe.seed)
-    if settings.network == ON_TRUNK:
-        detector, _ = load_detector(start_model(recipe))
+    if settings.network in TRUNK_NETWORKS:
+        detector, card = load_detector(start_model(recipe))
         trunk = detector.backbone
-        config: dict[str, Any] = {"type": ON_TRUNK, "channels": trunk.channels, "stride": trunk.stride}
-        return ProposalTraining(build_proposals(config), detector), config
+        config: dict[str, Any] = {"type": settings.network, "stride": trunk.stride}
+        if settings.network == "rpn-trunk":
+            config["channels"] = trunk.channels
+        else:
+            config["levels"] = [list(level) for level in trunk.levels]
+        if not settings.learn_trunk:
+            return ProposalTraining(build_proposals(config), detector), config
+        size = {"short_side": max(settings.short_sides), "max_side": settings.max_side}
+        config = card.model_copy(update={"proposals": config, **size}).lent_proposals or {}
+        network: Any = build_proposals(config)
+        network.trunk.load_state_dict(trunk.visual.state_dict())
+        network.learn(settings.freeze)
+        return ProposalTraining(network), config
     config = {"type": settings.network}
     if settings.init is not None:
         config["style"] = "pytorch"
@@ -171,7 +195,7 @@ def build_network(
             "trained on ImageNet: proposals.init names a ResNet-50 of torchvision or timm."
         )
     else:
-        weights = read_resnet(Path(settings.init).expanduser(), source.backbone.state_dict())
+        weights = read_resnet(user_path(settings.init), source.backbone.state_dict())
         source.backbone.load_state_dict(weights, strict=False)
     # Jitter is for long trainings, in which norms are trained and no stage is frozen; so are random weights.
     whole = settings.init is None or settings.network == "rpn-fpn-lsj"
@@ -186,9 +210,11 @@ def _open(recipe: Recipe) -> tuple[ProposalsSection, DetectionSet]:
         raise UsageError("This recipe has no section `proposals`.")
     if recipe.data.train is None:
         raise UsageError("There is nothing to train on.", "Name annotations and images under `data: train:`.")
-    if settings.init is not None and settings.network == ON_TRUNK:
-        raise UsageError("rpn-trunk has no ResNet of its own that `init` could fill.", "Leave it out.")
-    if settings.init is not None and not Path(settings.init).expanduser().is_file():
+    if settings.init is not None and settings.network in TRUNK_NETWORKS:
+        raise UsageError(f"{settings.network} has no ResNet of its own that `init` could fill.", "Leave it out.")
+    if settings.learn_trunk and settings.network not in TRUNK_NETWORKS:
+        raise UsageError(f"{settings.network} does not stand on the trunk of a model.", "Leave out learn_trunk.")
+    if settings.init is not None and not user_path(settings.init).is_file():
         raise MissingError(
             f"There is no file {settings.init} for the ResNet-50 to begin with (proposals.init).",
             "Fetch torchvision's or timm's, or leave it out and begin with random weights.",
@@ -208,7 +234,7 @@ def _groups(val: DetectionSet, split: str | None) -> dict[str, tuple[str, ...]]:
 
 def _plan(recipe: Recipe, settings: ProposalsSection, images: DetectionSet) -> str:
     boxes = len(images.columns.objects.values)
-    stands = f" on {start_model(recipe).name}" if settings.network == ON_TRUNK else ""
+    stands = f" on {start_model(recipe).name}" if settings.network in TRUNK_NETWORKS else ""
     return (
         f"{settings.network}{stands}: {counted(settings.steps, 'steps')} of "
         f"{counted(settings.batch_size, 'images')}; {counted(len(images), 'images')} "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from regionclip_cli.data.resize import resize
@@ -64,6 +67,8 @@ class Views:
         jitter: Large-scale jitter ("Simple Copy-Paste", Ghiasi et al., CVPR 2021) in place of the lengths: an image is
             fitted into a square of side `canvas`, scaled by a factor between these two, and cut to the square.
         canvas: Side of that square in pixels.
+        mosaic: Share of samples that are four images in one square of side `canvas` (YOLOv4, arXiv 2004.10934).
+        colour: How far brightness, contrast and saturation vary, each by a factor between 1 - c and 1 + c.
     """
 
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
@@ -71,6 +76,8 @@ class Views:
     flip: float = 0.5
     jitter: tuple[float, float] | None = None
     canvas: int = 1024
+    mosaic: float = 0.0
+    colour: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.short_sides or min(self.short_sides) < 0:
@@ -80,6 +87,8 @@ class Views:
 
     def draw(self, pixels: np.ndarray, chance: np.random.Generator) -> View:
         """Return a view of an image RGB uint8 (H, W, 3)."""
+        if self.colour:
+            pixels = vary_colour(pixels, self.colour, chance)
         if self.jitter is None:
             planes, scale = resize(pixels, int(chance.choice(self.short_sides)), self.max_side)
             corner = (0, 0)
@@ -93,3 +102,34 @@ class Views:
             planes = planes[:, corner[1] : corner[1] + self.canvas, corner[0] : corner[0] + self.canvas]
         mirrored = bool(chance.random() < self.flip)
         return View((planes.flip(2) if mirrored else planes).contiguous(), scale, corner, mirrored)
+
+    def quarter(self) -> Views:
+        """Return what the four images of a mosaic are drawn from."""
+        return replace(self, jitter=self.jitter or (0.5, 1.5), canvas=max(1, self.canvas // 2), mosaic=0.0)
+
+
+def vary_colour(pixels: np.ndarray, most: float, chance: np.random.Generator) -> np.ndarray:
+    """Return an image RGB uint8 (H, W, 3) with brightness, contrast and saturation changed by random factors."""
+    image = Image.fromarray(pixels)
+    for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhancer(image).enhance(float(chance.uniform(1 - most, 1 + most)))
+    return np.asarray(image)
+
+
+def stitch(views: Sequence[View], side: int) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Return four views, each at most `side` // 2 pixels wide and high, as one square, and where each one begins.
+
+    They meet at the square's centre; what is left over is black.
+
+    Returns:
+        (3, side, side) uint8, and left and top of each view in it.
+    """
+    canvas = torch.zeros(3, side, side, dtype=torch.uint8)
+    corners = []
+    for number, view in enumerate(views):
+        (height, width), middle = view.size, side // 2
+        left = middle if number % 2 else middle - width
+        top = middle if number >= 2 else middle - height
+        canvas[:, top : top + height, left : left + width] = view.planes
+        corners.append((left, top))
+    return canvas, corners

@@ -81,10 +81,10 @@ def write_pretrained(
         OutputError: The disk refuses; nothing is left behind.
     """
     before = read_card(start)
-    found = read_card(proposals).proposals
+    found = before.proposals if proposals == start else read_card(proposals).lent_proposals
     parts: list[Part] = [part for part in before.parts if part not in ("teacher", "proposals")]
     parts += ["proposals"] if found else []
-    moved = (found or {}).get("type") == "rpn-trunk"
+    moved = proposals == start and before.head_on_trunk
     card = before.model_copy(
         update={
             "name": name,

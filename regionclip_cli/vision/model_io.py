@@ -25,8 +25,6 @@ from regionclip_cli.vision.proposals.build import build_proposals
 
 STUDENT, TEACHER, PROPOSALS, BOX_HEAD = "clip.visual.", "teacher.visual.", "proposals.", "box_head."
 MASK_HEAD, LINEAR = "mask_head.", "classifier.train."
-_TRUNK_HEAD = "rpn-trunk"
-_TRUNK_NEEDED = "A proposal head on the trunk only understands the features of the model it was trained with."
 
 
 def load_detector(
@@ -132,10 +130,15 @@ def _load_proposals(path: Path, foreign: bool) -> ProposalSource:
         if foreign:
             raise MissingError(f"{path.name} holds no proposal network.")
         return build_proposals({"type": "given"})
-    if foreign and card.proposals.get("type") == _TRUNK_HEAD:
-        raise UsageError(f"The proposal network of {path.name} cannot be lent to another model.", _TRUNK_NEEDED)
-    proposals = build_proposals(card.proposals)
-    _fill(proposals, read_tensors(path, PROPOSALS), path, PROPOSALS)
+    config = card.lent_proposals if foreign else card.proposals
+    proposals = build_proposals(config or {})
+    tensors = read_tensors(path, PROPOSALS)
+    if foreign and card.head_on_trunk:
+        tower = read_tensors(path, STUDENT)
+        tensors = {f"trunk.{key}": value for key, value in tower.items()} | {
+            f"head.{key}": value for key, value in tensors.items()
+        }
+    _fill(proposals, tensors, path, PROPOSALS)
     return proposals
 
 

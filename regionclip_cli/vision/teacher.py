@@ -161,7 +161,7 @@ def load_online_teacher(
         UsageError: A file does not fit what it says about itself.
     """
     inside = read_card(teacher).teacher is not None
-    on_trunk = (read_card(proposals).proposals or {}).get("type") == "rpn-trunk"
+    on_trunk = read_card(proposals).head_on_trunk
     if inside or on_trunk or proposals == teacher:
         finder = load_detector(proposals)[0]
     else:

@@ -267,8 +267,9 @@ def test_any_text_is_read_or_refused(text: str, against: str) -> None:
 
 def test_reading_names_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from regionclip_cli.language import class_names, templates; class_names.parse_classes('@lvis,cat');"
-        "templates.templates('few'); print([m for m in ('torch', 'numpy', 'mmengine') if m in sys.modules])"
+        "import sys; from regionclip_cli.language import class_names, templates; "
+        "class_names.parse_classes('@lvis,cat'); templates.templates('few'); "
+        "print([m for m in ('torch', 'numpy', 'mmengine') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -123,3 +123,27 @@ def test_what_cannot_be_is_told(toys, tmp_path):
     assert "rpn-trunk on toy.safetensors: 2 steps of 2 images" in told.summary()
     assert "Measured over 2 steps of 2 images on cpu" in told.summary()
     assert not (tmp_path / "b").exists()
+
+
+def test_a_pyramid_on_a_trunk_learns_to_find(toys, tmp_path):
+    chosen = recipe(
+        toys, tmp_path / "out", network="fpn-trunk", steps=100, batch_size=4, optimiser="adamw", schedule="cosine"
+    )
+    made = run(chosen)
+    card = read_card(made.model)
+    assert card.kind == "detector"
+    assert card.proposals["type"] == "fpn-trunk"
+    few = run(recipe(toys, tmp_path / "few", network="fpn-trunk", steps=1))
+    assert made.losses["loss_proposal_box"] < 0.7 * few.losses["loss_proposal_box"]
+    assert set(made.recall["all"]) == {"AR@100", "AR@300", "AR@1000"}
+
+
+def test_a_trunk_that_learns_along_is_lent_with_its_head(toys, tmp_path):
+    made = run(recipe(toys, tmp_path / "out", network="fpn-trunk", learn_trunk=True, freeze=1, optimiser="adamw"))
+    card = read_card(made.model)
+    assert card.kind == "proposals"
+    assert card.proposals["type"] == "own-trunk"
+    detector = Detector(toys["model"], device="cpu", proposals=made.model).set_classes("red")
+    assert len(detector.detect(torch.zeros(3, 64, 96, dtype=torch.uint8), conf=0.0).scores)
+    with pytest.raises(UsageError):
+        run(recipe(toys, tmp_path / "b", network="rpn-c4", learn_trunk=True))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 
 import pytest
 from mmengine.logging import MMLogger
@@ -9,8 +10,9 @@ from regionclip_cli.vision.library_log import keep_stdout_clean
 
 
 def test_what_mmengine_says_takes_the_way_of_all_logs(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(MMLogger, "_instance_dict", OrderedDict())  # loggers of other tests' runners
     keep_stdout_clean()
     keep_stdout_clean()
     with caplog.at_level(logging.WARNING, "mmengine"):

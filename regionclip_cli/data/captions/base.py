@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from regionclip_cli.errors import InputError, MissingError, OutputError, UsageError, did_you_mean
-from regionclip_cli.files import numbered
+from regionclip_cli.files import numbered, user_path
 from regionclip_cli.hub.model_file import whole_file
 from regionclip_cli.hub.paths import cache_dir
 
@@ -267,7 +267,7 @@ def require_folder(text: str) -> Path:
     Raises:
         MissingError: It is not there.
     """
-    folder = Path(text).expanduser()
+    folder = user_path(text)
     if not folder.is_dir():
         raise MissingError(f"There is no folder of images {text}.", _near(folder) or "`images` names it.")
     return folder
@@ -304,7 +304,7 @@ def read_part(path: Path, start: int, size: int, key: str) -> bytes:
 
 def _expand(text: str, what: str) -> list[Path]:
     if numbered(text) != [text]:
-        paths = [Path(each).expanduser() for each in numbered(text)]
+        paths = [user_path(each) for each in numbered(text)]
         absent = [path for path in paths if not path.exists()]
         if absent:
             raise MissingError(
@@ -312,7 +312,7 @@ def _expand(text: str, what: str) -> list[Path]:
                 "Does the range end too late?" if len(absent) < len(paths) else "",
             )
         return paths
-    path = Path(text).expanduser()
+    path = user_path(text)
     if glob.has_magic(text) and not path.exists():
         found = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         if not found:

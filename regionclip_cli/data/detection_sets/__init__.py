@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 from regionclip_cli.data.detection_sets.detection_set import DetectionImage, DetectionSet
 from regionclip_cli.errors import UsageError
+from regionclip_cli.files import user_path
 from regionclip_cli.recipe.schema import DetectionData
 
 __all__ = ["DetectionImage", "DetectionSet", "open_detection_set"]
@@ -38,8 +38,8 @@ def open_detection_set(data: DetectionData) -> DetectionSet:
 
         if data.annotations is None:
             raise UsageError(f"The data set {data.dataset} needs an annotation file.", "Name it with --annotations.")
-        folder = None if data.images is None else Path(data.images).expanduser()
-        annotations = Path(data.annotations).expanduser()
+        folder = None if data.images is None else user_path(data.images)
+        annotations = user_path(data.annotations)
         return open_coco(annotations, folder, STYLES[data.dataset], data.lenient, data.limit)
     from regionclip_cli.data.detection_sets.records import open_records
 

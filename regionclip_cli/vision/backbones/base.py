@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from regionclip_cli.errors import UsageError
+from regionclip_cli.vision.feature_levels import Level
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
@@ -63,6 +64,9 @@ class Backbone(nn.Module, ABC):
         std: RGB standard deviation of the training pixels, in 0..1.
     """
 
+    levels: tuple[Level, ...]
+    """The maps that the trunk's feature map is packed of (`feature_levels`); most trunks have one."""
+
     visual: Any  # an open_clip tower; each family knows its own attributes
 
     def __init__(
@@ -80,6 +84,7 @@ class Backbone(nn.Module, ABC):
         self.visual = visual
         self.channels = channels
         self.stride = stride
+        self.levels: tuple[Level, ...] = (Level(stride, channels),)
         self.pool_size = pool_size
         self.embed_dim = embed_dim
         self._pixel_mean = tuple(mean)

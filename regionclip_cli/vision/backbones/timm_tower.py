@@ -44,14 +44,14 @@ class TimmTower(Backbone):
     ) -> None:
         if not isinstance(visual, TimmModel):
             raise UsageError(f"A timm tower is needed here, not a {type(visual).__name__}.")
-        entrance, blocks, ending = _parts(visual.trunk)
+        entrance, blocks, ending = tower_parts(visual.trunk)
         cut = _cut(visual.trunk, len(blocks))
         super().__init__(
             visual,
             channels=cut.channels,
             stride=STRIDE,
             pool_size=pool_size or max(1, visual.image_size[0] // STRIDE),
-            embed_dim=_embed_dim(visual),
+            embed_dim=embed_dim(visual),
             mean=mean,
             std=std,
         )
@@ -97,7 +97,7 @@ class TimmTower(Backbone):
 
     def stages(self) -> list[list[nn.Parameter]]:
         """List the stem, each stage of blocks, and whatever follows them: the head and the projection."""
-        _entrance, blocks, _ending = _parts(self.visual.trunk)
+        _entrance, blocks, _ending = tower_parts(self.visual.trunk)
         groups = [self.entrance, *([block] for block in blocks)]
         listed = [[p for module in group for p in module.parameters()] for group in groups]
         seen = {id(parameter) for stage in listed for parameter in stage}
@@ -135,7 +135,7 @@ class _Cut(NamedTuple):
     channels: int
 
 
-def _parts(trunk: Any) -> tuple[list[nn.Module], list[nn.Module], list[nn.Module]]:
+def tower_parts(trunk: Any) -> tuple[list[nn.Module], list[nn.Module], list[nn.Module]]:
     """Return what runs before the blocks, the blocks, and what runs between them and `forward_head`."""
     if isinstance(trunk, EfficientNet):
         return [trunk.conv_stem, trunk.bn1], list(trunk.blocks), [trunk.conv_head, trunk.bn2]
@@ -156,7 +156,7 @@ def _cut(trunk: Any, blocks: int) -> _Cut:
     raise UsageError(f"This {type(trunk).__name__} has no stage that ends at stride {STRIDE} before another one.")
 
 
-def _embed_dim(visual: TimmModel) -> int:
+def embed_dim(visual: TimmModel) -> int:
     """Return the dimension that the projection ends in, or the trunk's own when there is none."""
     linear = [module for module in visual.head.modules() if isinstance(module, nn.Linear)]
     return linear[-1].out_features if linear else visual.trunk.num_classes or visual.trunk.num_features

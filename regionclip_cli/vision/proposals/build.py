@@ -8,15 +8,16 @@ from typing import Any
 
 from regionclip_cli.errors import UsageError, did_you_mean
 from regionclip_cli.vision.proposals.base import ProposalSource
+from regionclip_cli.vision.proposals.own_trunk import HEADS, OwnTrunk
 from regionclip_cli.vision.proposals.pixel_rpn import C4Rpn, FpnRpn, LsjRpn
 from regionclip_cli.vision.proposals.static import GivenBoxes, GridBoxes, RandomBoxes
-from regionclip_cli.vision.proposals.trunk_rpn import TrunkRpn
 
 SOURCES: dict[str, type[ProposalSource]] = {
     "rpn-fpn": FpnRpn,
     "rpn-fpn-lsj": LsjRpn,
     "rpn-c4": C4Rpn,
-    "rpn-trunk": TrunkRpn,
+    **HEADS,
+    "own-trunk": OwnTrunk,
     "given": GivenBoxes,
     "random": RandomBoxes,
     "grid": GridBoxes,

@@ -75,11 +75,11 @@ def select(
             boxes.append(head.bbox_coder.decode(priors[index], delta, max_shape=size))
             scores.append(score)
             levels.append(torch.full_like(index, number))
-        proposals.append(_suppress(torch.cat(boxes), torch.cat(scores), torch.cat(levels), how))
+        proposals.append(suppress(torch.cat(boxes), torch.cat(scores), torch.cat(levels), how))
     return proposals
 
 
-def _suppress(boxes: Tensor, scores: Tensor, levels: Tensor, how: Selection) -> Proposals:
+def suppress(boxes: Tensor, scores: Tensor, levels: Tensor, how: Selection) -> Proposals:
     """Drop boxes that are empty or not finite, then those that a better one of their level overlaps."""
     sound = (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
     boxes, scores, levels = boxes[sound], scores[sound], levels[sound]

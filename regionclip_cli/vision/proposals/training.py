@@ -13,7 +13,6 @@ from torch import Tensor
 
 from regionclip_cli.vision.detector import OpenVocabularyDetector
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource
-from regionclip_cli.vision.proposals.pixel_rpn import PixelRpn
 
 
 class ProposalTraining(BaseDetector):
@@ -51,7 +50,7 @@ class ProposalTraining(BaseDetector):
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """Return `loss_rpn_cls` and `loss_rpn_bbox`."""
-        if isinstance(self.source, PixelRpn):
+        if hasattr(self.source, "learning_loss"):
             return self.source.learning_loss(batch_inputs, batch_data_samples)
         losses: dict[str, Tensor] = self.source.loss(
             self.extract_feat(batch_inputs, batch_data_samples), batch_data_samples
