@@ -47,9 +47,9 @@ def seconds_to_first_box(options: argparse.Namespace) -> dict[str, Any]:
     """Return how long a new process takes to print its first line, with no text embeddings cached and with them."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        question = [*COMMAND, "detect", str(PHOTOS / "cat.jpg"), "--classes", "cat", "--json"]
+        task = [*COMMAND, "detect", str(PHOTOS / "cat.jpg"), "--classes", "cat", "--json"]
         for state in ("empty text cache", "full text cache"):
-            command = [*question, "--out", f"{folder}/{state}"]
+            command = [*task, "--out", f"{folder}/{state}"]
             environment = os.environ | {"REGIONCLIP_CACHE": f"{folder}/cache"}
             start = time.perf_counter()
             with subprocess.Popen(

@@ -64,9 +64,9 @@ def prepare(chosen: Configuration, folder: Path) -> dict[str, Any]:
     import torch
 
     from regionclip_cli.errors import MissingError
-    from regionclip_cli.vision.library_log import keep_stdout_clean
+    from regionclip_cli.vision.library_log import redirect_mmengine_logs
 
-    keep_stdout_clean()
+    redirect_mmengine_logs()
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     write_images(images_of(chosen, folder), chosen.short_side or SIDES[chosen.recipe][0], chosen.batch)

@@ -165,9 +165,9 @@ def measure(recipe: str, changes: Sequence[str], threads: int) -> dict[str, Any]
     from regionclip_cli.runs.progress import Silent
     from regionclip_cli.stages.pretrain import make_plan
     from regionclip_cli.training.runner import build_runner, train
-    from regionclip_cli.vision.library_log import keep_stdout_clean
+    from regionclip_cli.vision.library_log import redirect_mmengine_logs
 
-    keep_stdout_clean()
+    redirect_mmengine_logs()
     # mmengine sets the way to start processes that readers have in every training, and warns where there was another.
     warnings.filterwarnings("ignore", "Multi-processing start method")
     if threads:

@@ -76,7 +76,7 @@ def build(boxes: Any) -> Any:
     from regionclip_cli.vision.proposals.base import Proposals, ProposalSource
     from regionclip_cli.vision.proposals.build import build_proposals
 
-    class Drawn(ProposalSource):
+    class SampledDataset(ProposalSource):
         """Runs a proposal network for its time, and answers with other boxes."""
 
         needs_features = False
@@ -94,7 +94,7 @@ def build(boxes: Any) -> Any:
     for name, parameter in backbone.named_parameters():
         if name.endswith("bn3.weight"):  # zero at the start of a training, which would leave the shortcuts only
             torch.nn.init.constant_(parameter, 0.3)
-    return OpenVocabularyDetector(backbone, Drawn(build_proposals({"type": "rpn-fpn"})))
+    return OpenVocabularyDetector(backbone, SampledDataset(build_proposals({"type": "rpn-fpn"})))
 
 
 def drawn_boxes(count: int, height: int, width: int) -> Any:

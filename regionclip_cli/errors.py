@@ -81,14 +81,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {' or '.join(repr(word) for word in near)}?"
 
 
-def counted(number: int, things: str) -> str:
+def pluralize(number: int, things: str) -> str:
     """Return a number with what it counts, in the singular where there is one.
 
     Args:
         number: How many.
         things: Their name in the plural, such as `images`; only endings that English makes regularly.
 
-    >>> counted(1, "images"), counted(1200, "boxes"), counted(1, "classes")
+    >>> pluralize(1, "images"), pluralize(1200, "boxes"), pluralize(1, "classes")
     ('1 image', '1,200 boxes', '1 class')
     """
     if number == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regionclip_cli.errors import counted
+from regionclip_cli.errors import pluralize
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from regionclip_cli.errors import counted
     ],
 )
 def test_one_thing_is_singular(number: int, things: str, said: str) -> None:
-    assert counted(number, things) == said
+    assert pluralize(number, things) == said

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from regionclip_cli.errors import counted
+from regionclip_cli.errors import pluralize
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -61,7 +61,7 @@ class LogProgress:
         if not self._total:
             if now - self._spoke >= UNKNOWN_TOTAL_SECONDS:
                 self._spoke = now
-                self._console.note(f"{self._task}: {counted(self._done, self._unit)}, {rate:.3g} {self._unit}/s")
+                self._console.note(f"{self._task}: {pluralize(self._done, self._unit)}, {rate:.3g} {self._unit}/s")
             return
         percent = 100 * self._done // self._total
         if percent // STEP_PERCENT > self._step and self._done < self._total:
@@ -87,7 +87,7 @@ class LogProgress:
         seconds = self._clock() - self._began
         rate = self._done / max(seconds, 1e-9)
         self._console.note(
-            f"{self._task}: {counted(self._done, self._unit)} in {spell_seconds(seconds)} ({rate:.3g} {self._unit}/s)"
+            f"{self._task}: {pluralize(self._done, self._unit)} in {spell_seconds(seconds)} ({rate:.3g} {self._unit}/s)"
         )
         self._task = ""
 

@@ -20,15 +20,15 @@ from regionclip_cli.data.boxes import BoxFile, GivenBoxes
 from regionclip_cli.data.detection_sets import DetectionImage, DetectionSet
 from regionclip_cli.data.pixels import decode
 from regionclip_cli.errors import InputError, UsageError
-from regionclip_cli.evaluation.inference_config import choose_looking
-from regionclip_cli.evaluation.metrics import LIMITS, Measurement, conclude
-from regionclip_cli.evaluation.predictor import Eyes, Seen, taking_boxes
+from regionclip_cli.evaluation.inference_config import choose_inference_config
+from regionclip_cli.evaluation.metrics import LIMITS, EvalResult, compute_metrics
+from regionclip_cli.evaluation.predictor import Prediction, Predictor, taking_boxes
 from regionclip_cli.evaluation.proposal_recall import cover
 from regionclip_cli.evaluation.store import Line, Predictions
-from regionclip_cli.evaluation.task import GROUND_TRUTH, Question, ask
+from regionclip_cli.evaluation.task import GROUND_TRUTH, Task, build_task
 from regionclip_cli.hub.model_card import ModelCard
-from regionclip_cli.inference.prefetch import read_ahead
-from regionclip_cli.inference.preprocess import Looking, ReadyImage, make_ready
+from regionclip_cli.inference.prefetch import prefetch
+from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage, prepare_image
 from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.language.vocabulary_embedding import embed_vocabulary
 from regionclip_cli.recipe.schema import EvaluateSection
@@ -53,7 +53,7 @@ def measure(
     share: Share | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-) -> Measurement:
+) -> EvalResult:
     """Measure a detector on a set.
 
     Args:
@@ -77,22 +77,22 @@ def measure(
         MissingError: The model has no text encoder, or nothing to find boxes with.
     """
     progress = progress or Silent()
-    question = ask(truth, settings)
-    looking = choose_looking(settings, question, card, refines=model.box_head is not None)
+    task = build_task(truth, settings)
+    inference = choose_inference_config(settings, task, card, refines=model.box_head is not None)
     known = settings.boxes == GROUND_TRUTH
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="regionclip-")))
         predictions = stack.enter_context(closing(Predictions(folder, share, resume)))
-        stack.enter_context(speaking(model, question, text, progress))
-        stack.enter_context(taking_boxes(model, looking, given=known or boxes is not None))
+        stack.enter_context(speaking(model, task, text, progress))
+        stack.enter_context(taking_boxes(model, inference, given=known or boxes is not None))
         crops = CropEncoder(model.backbone) if settings.crops else None
-        eyes = Eyes(model, looking, question.columns(), known, crops)
-        _Pass(question, eyes, looking, predictions, boxes, progress).work(share or Share(), settings.batch)
-        missing = len(question.truth) - len(predictions.images() & question.truth.places_by_id.keys())
+        eyes = Predictor(model, inference, task.columns(), known, crops)
+        _Pass(task, eyes, inference, predictions, boxes, progress).work(share or Share(), settings.batch)
+        missing = len(task.truth) - len(predictions.images() & task.truth.places_by_id.keys())
         if missing:
-            return Measurement(question, {}, None, missing=missing)
-        return conclude(question, predictions.lines())
+            return EvalResult(task, {}, None, missing=missing)
+        return compute_metrics(task, predictions.lines())
 
 
 class _Pass:
@@ -100,21 +100,21 @@ class _Pass:
 
     def __init__(
         self,
-        question: Question,
-        eyes: Eyes,
-        looking: Looking,
+        task: Task,
+        eyes: Predictor,
+        inference: InferenceConfig,
         predictions: Predictions,
         boxes: BoxFile | None,
         progress: Progress,
     ) -> None:
-        self.truth, self.eyes, self.looking = question.truth, eyes, looking
+        self.truth, self.eyes, self.inference = task.truth, eyes, inference
         self.predictions, self.boxes, self.progress = predictions, boxes, progress
 
     def work(self, share: Share, batch: int) -> None:
         """Look at every image that is not done yet."""
         places = share.of(len(self.truth))
         self.progress.start("Measuring", len(places), "images")
-        with closing(read_ahead(self._left(places), self._read, ahead=batch + 2)) as reading:
+        with closing(prefetch(self._left(places), self._read, ahead=batch + 2)) as reading:
             while arrived := list(islice(reading, batch)):
                 whole = [(image, ready) for image, ready in arrived if not isinstance(ready, InputError)]
                 self._look([image for image, _ in whole], [ready for _, ready in whole])
@@ -138,7 +138,7 @@ class _Pass:
             else:
                 yield image
 
-    def _read(self, image: DetectionImage) -> ReadyImage:
+    def _read(self, image: DetectionImage) -> PreparedImage:
         """Read one image; called from several threads."""
         pixels = decode(image.read(), image.name)
         height, width = pixels.shape[:2]
@@ -151,15 +151,15 @@ class _Pass:
             given = GivenBoxes(image.boxes[~image.crowd])
         elif self.boxes is not None:
             given, _ = self.boxes.find(image.name).within(image.name, width, height)
-        return make_ready(image.name, pixels, self.looking, given, keep=self.eyes.crops is not None)
+        return prepare_image(image.name, pixels, self.inference, given, keep=self.eyes.crops is not None)
 
-    def _look(self, images: list[DetectionImage], ready: list[ReadyImage]) -> None:
+    def _look(self, images: list[DetectionImage], ready: list[PreparedImage]) -> None:
         """Look at a batch and keep what was seen."""
         for image, seen in zip(images, self.eyes.look(images, ready) if images else [], strict=True):
             self.predictions.write(image, _line(image, seen))
 
 
-def _line(image: DetectionImage, seen: Seen) -> Line:
+def _line(image: DetectionImage, seen: Prediction) -> Line:
     """Return what is kept of an image."""
     named = {} if seen.named is None else vars(seen.named)
     hits = None if seen.proposals is None else cover(image.boxes[~image.crowd], seen.proposals, LIMITS)
@@ -167,16 +167,14 @@ def _line(image: DetectionImage, seen: Seen) -> Line:
 
 
 @contextmanager
-def speaking(
-    model: OpenVocabularyDetector, question: Question, text: TextEncoder | None, progress: Progress
-) -> Iterator[None]:
+def speaking(model: OpenVocabularyDetector, task: Task, text: TextEncoder | None, progress: Progress) -> Iterator[None]:
     """Let a detector choose among the names of a question while the block runs, and give it its own back.
 
     Raises:
         UsageError: The model cannot be told names, and its own are others.
         MissingError: It has no text encoder.
     """
-    classifier, names = model.classifier, question.names
+    classifier, names = model.classifier, task.names
     if isinstance(classifier, LinearClassifier):
         before = classifier.chosen
         classifier.choose(names.labels)
@@ -194,7 +192,7 @@ def speaking(
         model.set_concepts(embedded.embeddings, embedded.groups, embedded.num_classes)
     elif classifier.num_classes != len(names):
         raise UsageError(
-            f"The model tells {classifier.num_classes} classes apart, and {question.truth.name} asks for {len(names)}.",
+            f"The model tells {classifier.num_classes} classes apart, and {task.truth.name} asks for {len(names)}.",
             "Give the text encoder of the model too.",
         )
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from regionclip_cli.evaluation.task import GROUND_TRUTH, Question
+from regionclip_cli.evaluation.task import GROUND_TRUTH, Task
 from regionclip_cli.hub.model_card import ModelCard
-from regionclip_cli.inference.preprocess import Looking
+from regionclip_cli.inference.preprocess import InferenceConfig
 from regionclip_cli.recipe.schema import EvaluateSection
 from regionclip_cli.vision.scoring import Scoring
 
@@ -18,23 +18,25 @@ SHORT_SIDE, LONG_SIDE = 800, 1333
 """Image size of the paper in pixels, for a model without a card."""
 
 
-def choose_looking(settings: EvaluateSection, question: Question, card: ModelCard | None, refines: bool) -> Looking:
+def choose_inference_config(
+    settings: EvaluateSection, task: Task, card: ModelCard | None, refines: bool
+) -> InferenceConfig:
     """Return how images are looked at and detections selected.
 
     Args:
         settings: What the user chose.
-        question: What is asked; it knows the protocol of the set.
+        task: What is asked; it knows the protocol of the set.
         card: Of the model, which knows its image size.
         refines: Whether the model has a box head, which is how a detector differs from a pretrained model.
     """
     official = settings.scoring == "official"
-    base = _official(settings.boxes, question.truth.style, refines) if official else Scoring(conf=LEAST)
-    changes: dict[str, Any] = {"max_dets": question.max_dets}
+    base = _official(settings.boxes, task.truth.style, refines) if official else Scoring(conf=LEAST)
+    changes: dict[str, Any] = {"max_dets": task.max_dets}
     if settings.conf is not None:
         changes["conf"] = settings.conf
     short_side = card.short_side if card is not None else SHORT_SIDE
-    return Looking(
-        scoring=base.but(**changes),
+    return InferenceConfig(
+        scoring=base.replace(**changes),
         short_side=short_side if settings.short_side is None else settings.short_side,
         long_side=LONG_SIDE if card is None else card.max_side,
     )

@@ -12,7 +12,7 @@ from typing import Any
 from regionclip_cli.data.boxes import BoxFile, read_boxes
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.errors import MissingError, UsageError, did_you_mean
-from regionclip_cli.evaluation.task import GROUND_TRUTH, PROPOSALS, Question, ask, doubts
+from regionclip_cli.evaluation.task import GROUND_TRUTH, PROPOSALS, Task, build_task, class_name_warnings
 from regionclip_cli.files import user_path
 from regionclip_cli.hub.model_card import fingerprint, read_card
 from regionclip_cli.hub.model_file import whole_file
@@ -33,7 +33,7 @@ class Job:
         settings: Of the recipe.
         folder: Where its predictions and results go.
         truth: The set, with all its classes.
-        question: What is asked of it.
+        task: What is asked of it.
         model: File of the model; None where predictions come from a file.
         proposals: File of another model that finds the boxes.
         boxes: Boxes from a file.
@@ -43,7 +43,7 @@ class Job:
     settings: EvaluateSection
     folder: Path
     truth: DetectionSet
-    question: Question
+    task: Task
     model: Path | None
     proposals: Path | None
     boxes: BoxFile | None
@@ -55,8 +55,8 @@ class Job:
             **self.settings.model_dump(mode="json", exclude=free),
             "model": None if self.model is None else [read_card(self.model).name, fingerprint(self.model)],
             "proposals": None if self.proposals is None else fingerprint(self.proposals),
-            "set": [self.truth.name, self.question.truth.fingerprint],
-            "names": list(self.question.names.labels),
+            "set": [self.truth.name, self.task.truth.fingerprint],
+            "names": list(self.task.names.labels),
         }
 
     def claim(self) -> None:
@@ -105,7 +105,7 @@ def make_jobs(recipe: Recipe, progress: Progress) -> list[Job]:
         truth = sets[key]
         if not len(truth):
             raise UsageError(f"{truth.name} has no images.", "Choose another set.")
-        for sentence in doubts(truth, settings):
+        for sentence in class_name_warnings(truth, settings):
             progress.warn(sentence)
         model = None if settings.predictions is not None else _model(recipe, settings, folder)
         uses_network = model is not None and settings.boxes == PROPOSALS
@@ -115,7 +115,7 @@ def make_jobs(recipe: Recipe, progress: Progress) -> list[Job]:
                 settings=settings,
                 folder=folder.stage("evaluate") / name,
                 truth=truth,
-                question=ask(truth, settings),
+                task=build_task(truth, settings),
                 model=model,
                 proposals=_proposals(recipe, settings, folder, model) if uses_network else None,
                 boxes=_boxes(settings) if model is not None else None,

@@ -19,17 +19,17 @@ from regionclip_cli.data.detection_sets.class_names import folded, unknown_class
 from regionclip_cli.data.json_stream import stream_json
 from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.evaluation.store import Line
-from regionclip_cli.evaluation.task import Question
+from regionclip_cli.evaluation.task import Task
 
 FORMS = "It reads detections.jsonl and coco.json as `regionclip detect` writes them, and COCO's list of results."
 
 
-class GivenPredictions:
+class LoadedPredictions:
     """The predictions in a file, as lines about the images of a question.
 
     Args:
         path: The file.
-        question: What the predictions answer.
+        task: What the predictions answer.
 
     Attributes:
         strange_images: How many images in it are not in the set.
@@ -41,20 +41,20 @@ class GivenPredictions:
         UsageError: It is of no known form, or an entry is wrong, or no class or image in it is known.
     """
 
-    def __init__(self, path: Path, question: Question) -> None:
-        self.path, self.question = path, question
+    def __init__(self, path: Path, task: Task) -> None:
+        self.path, self.task = path, task
         self.strange_images = 0
         self.strange_names: set[str] = set()
         self._knows_a_name = False
-        self._names = {folded(label): index for index, label in enumerate(question.names.labels)}
-        self._images = _ByName(question)
+        self._names = {folded(label): index for index, label in enumerate(task.names.labels)}
+        self._images = _ByName(task)
         self._whole = None if self._is_lines() else {line.image: line for line in self._grouped()}
         seen = sum(1 for _ in self.lines())
         if not seen:
-            raise UsageError(f"No image in {path} is one of {question.truth.name}.", "Is it the right set?")
+            raise UsageError(f"No image in {path} is one of {task.truth.name}.", "Is it the right set?")
         if self.strange_names and not self._knows_a_name:
-            raise unknown_class(min(self.strange_names), question.truth.classes, question.truth.name)
-        self.missing = len(question.truth) - seen
+            raise unknown_class(min(self.strange_names), task.truth.classes, task.truth.name)
+        self.missing = len(task.truth) - seen
 
     def lines(self) -> Iterator[Line]:
         """Yield the predictions of each image of the set that the file knows, one at a time."""
@@ -181,7 +181,7 @@ class GivenPredictions:
 
     def _by_set_numbers(self) -> tuple[_Find, _FindName]:
         """Return how images and names are found by the numbers of the annotation file."""
-        truth = self.question.truth
+        truth = self.task.truth
         names = {number: self._name(label) for number, label in zip(truth.category_ids, truth.classes, strict=True)}
         return (
             lambda number, where: number if number in truth.places_by_id else None,
@@ -209,9 +209,9 @@ _FindName = Callable[[int, str], int]
 class _ByName:
     """Images of a set by the names that other files call them: their path, or the end of it."""
 
-    def __init__(self, question: Question) -> None:
-        self._ids = question.truth.columns.ids
-        self._names = [PurePosixPath(name).parts for name in question.truth.columns.names]
+    def __init__(self, task: Task) -> None:
+        self._ids = task.truth.columns.ids
+        self._names = [PurePosixPath(name).parts for name in task.truth.columns.names]
         self._places: dict[str, list[int]] = {}
         for place, parts in enumerate(self._names):
             self._places.setdefault(parts[-1], []).append(place)

@@ -12,7 +12,7 @@ import torch
 
 from regionclip_cli.evaluation.evaluator import measure
 from regionclip_cli.evaluation.jobs import Job
-from regionclip_cli.evaluation.metrics import Measurement
+from regionclip_cli.evaluation.metrics import EvalResult
 from regionclip_cli.evaluation.store import read_lines
 from regionclip_cli.hub.model_card import ModelCard
 from regionclip_cli.inference.device import choose_device, choose_dtype
@@ -20,7 +20,7 @@ from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.runs.progress import Progress
 from regionclip_cli.runs.sharding import Share
 from regionclip_cli.vision.detector import OpenVocabularyDetector
-from regionclip_cli.vision.library_log import keep_stdout_clean
+from regionclip_cli.vision.library_log import redirect_mmengine_logs
 from regionclip_cli.vision.model_io import load_detector
 
 TIMED = 4
@@ -41,7 +41,7 @@ class Loaded:
     card: ModelCard
     text: TextEncoder
 
-    def measure(self, job: Job, folder: Path, share: Share, resume: bool, progress: Progress) -> Measurement:
+    def measure(self, job: Job, folder: Path, share: Share, resume: bool, progress: Progress) -> EvalResult:
         """Measure the model; see `measure.measure`."""
         return measure(
             self.model,
@@ -58,7 +58,7 @@ class Loaded:
 
     def time(self, job: Job) -> float | None:
         """Return the seconds an image takes here, measured on a few; None where none of them can be read."""
-        truth = job.question.truth
+        truth = job.task.truth
         few = truth.at(np.linspace(0, len(truth) - 1, min(TIMED, len(truth))).astype(int))
         settings = job.settings.model_copy(update={"batch": 1})
         with tempfile.TemporaryDirectory(prefix="regionclip-") as folder:
@@ -86,7 +86,7 @@ def load(job: Job, device: str) -> Loaded:
         MissingError: A file, or a part of it that is needed, is not there.
         UsageError: A file holds something else, or the device is not here.
     """
-    keep_stdout_clean()
+    redirect_mmengine_logs()
     if job.model is None:
         raise ValueError(f"{job.name} has no model")
     place = choose_device(_own_device(device))

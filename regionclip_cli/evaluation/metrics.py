@@ -10,7 +10,7 @@ import numpy as np
 
 from regionclip_cli.evaluation.scores import Scores, score_detections
 from regionclip_cli.evaluation.store import Line
-from regionclip_cli.evaluation.task import Question
+from regionclip_cli.evaluation.task import Task
 
 FEW = 5
 LIMITS = (100, 300, 1000)
@@ -18,7 +18,7 @@ LIMITS = (100, 300, 1000)
 
 
 @dataclass(eq=False)
-class NamedTally:
+class RegionAccuracy:
     """How the known objects of a set were named.
 
     Args:
@@ -63,7 +63,7 @@ class NamedTally:
 
 
 @dataclass(eq=False)
-class CoverTally:
+class ProposalRecall:
     """How proposals cover the objects of a set.
 
     Args:
@@ -89,7 +89,7 @@ class CoverTally:
 
 
 @dataclass(eq=False)
-class TimeTally:
+class Latency:
     """How long images took, in seconds."""
 
     seconds: list[float] = field(default_factory=list)
@@ -118,11 +118,11 @@ GROUPS = ("base", "novel", "all")
 
 
 @dataclass(frozen=True, eq=False)
-class Measurement:
+class EvalResult:
     """What a measurement came to.
 
     Attributes:
-        question: What was asked.
+        task: What was asked.
         summary: Numbers in 0..100: `AP`, `AP50` and their kind; `top1`, `top5`, `mean_class_accuracy` where boxes were
             given by the annotations; `AR@100` and its kind where boxes were proposed; with a split the same below
             `base`, `novel` and `all`. Besides `images`, `objects`, `failed`, `seconds_per_image`, `images_per_second`.
@@ -132,26 +132,26 @@ class Measurement:
         failed: Why images could not be looked at, by image id; they count as images where nothing was found.
     """
 
-    question: Question
+    task: Task
     summary: Mapping[str, Any]
     scores: Scores | None
-    named: NamedTally | None = None
+    named: RegionAccuracy | None = None
     missing: int = 0
     failed: Mapping[int, str] = field(default_factory=dict)
 
 
-def conclude(question: Question, lines: Iterable[Line]) -> Measurement:
+def compute_metrics(task: Task, lines: Iterable[Line]) -> EvalResult:
     """Score what was kept of the images of a question; lines of other images are passed over.
 
     Args:
-        question: What was asked.
+        task: What was asked.
         lines: One for each image; they are read once, one at a time.
     """
-    truth = question.truth
-    reader = _Reader(question)
-    scores = score_detections(truth, reader.read(lines), split=question.split, max_dets=question.max_dets)
+    truth = task.truth
+    reader = _Reader(task)
+    scores = score_detections(truth, reader.read(lines), split=task.split, max_dets=task.max_dets)
     summary: dict[str, Any] = dict(scores.summary())
-    groups = {} if question.split is None else groups_of(truth.classes, _groups(question))
+    groups = {} if task.split is None else groups_of(truth.classes, _groups(task))
     if reader.named.objects.sum():
         summary |= reader.named.summary()
         for key, members in groups.items():
@@ -162,8 +162,8 @@ def conclude(question: Question, lines: Iterable[Line]) -> Measurement:
     own = {key: summary.pop(key) for key in GROUPS if key in summary}
     objects = int((~truth.columns.crowd[truth.columns.objects.values]).sum())
     summary |= {"images": len(truth), "objects": objects, "failed": len(reader.failed), **reader.time.summary()}
-    return Measurement(
-        question=question,
+    return EvalResult(
+        task=task,
         summary=summary | own,
         scores=scores,
         named=reader.named if reader.named.objects.sum() else None,
@@ -174,11 +174,11 @@ def conclude(question: Question, lines: Iterable[Line]) -> Measurement:
 class _Reader:
     """Hands detections on to the scorer, and counts all else on the way."""
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        self.named = NamedTally(len(question.truth.classes), len(question.names))
-        self.covered = CoverTally()
-        self.time = TimeTally()
+    def __init__(self, task: Task) -> None:
+        self._question = task
+        self.named = RegionAccuracy(len(task.truth.classes), len(task.names))
+        self.covered = ProposalRecall()
+        self.time = Latency()
         self.failed: dict[int, str] = {}
 
     def read(self, lines: Iterable[Line]) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
@@ -198,9 +198,9 @@ class _Reader:
             yield line.image, line.boxes[counted], line.scores[counted], classes[counted]
 
 
-def _groups(question: Question) -> dict[str, tuple[str, ...]]:
+def _groups(task: Task) -> dict[str, tuple[str, ...]]:
     """Return the classes of base, novel and all."""
-    split = question.split
+    split = task.split
     if split is None:
         return {}
     return {"base": split.base, "novel": split.novel, "all": (*split.base, *split.novel)}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from regionclip_cli.data.detection_sets import DetectionImage
 from regionclip_cli.errors import MissingError
-from regionclip_cli.inference.preprocess import Looking, ReadyImage
+from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage
 from regionclip_cli.vision.classifier import fuse
 from regionclip_cli.vision.crop_encoder import CropEncoder
 from regionclip_cli.vision.detector import OpenVocabularyDetector
@@ -27,7 +27,7 @@ from regionclip_cli.vision.proposals.static import GivenBoxes
 
 
 @dataclass(frozen=True, eq=False)
-class Named:
+class RegionMatches:
     """How the R known objects of an image were named.
 
     Attributes:
@@ -42,7 +42,7 @@ class Named:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Prediction:
     """What a detector made of one image.
 
     Attributes:
@@ -57,16 +57,16 @@ class Seen:
     boxes: np.ndarray
     scores: np.ndarray
     names: np.ndarray
-    named: Named | None
+    named: RegionMatches | None
     proposals: np.ndarray | None
     seconds: float
 
 
-_Part = tuple[np.ndarray, np.ndarray, np.ndarray, Named | None, np.ndarray | None]
-"""All of `Seen` but the time."""
+_Part = tuple[np.ndarray, np.ndarray, np.ndarray, RegionMatches | None, np.ndarray | None]
+"""All of `Prediction` but the time."""
 
 
-class Eyes:
+class Predictor:
     """A detector that is being measured.
 
     Args:
@@ -80,16 +80,16 @@ class Eyes:
     def __init__(
         self,
         model: OpenVocabularyDetector,
-        looking: Looking,
+        inference: InferenceConfig,
         columns: np.ndarray,
         known_boxes: bool = False,
         crops: CropEncoder | None = None,
     ) -> None:
-        self.model, self.looking, self.known_boxes, self.crops = model, looking, known_boxes, crops
+        self.model, self.inference, self.known_boxes, self.crops = model, inference, known_boxes, crops
         self._columns = torch.from_numpy(columns)
 
     @torch.no_grad()
-    def look(self, images: Sequence[DetectionImage], ready: Sequence[ReadyImage]) -> list[Seen]:
+    def look(self, images: Sequence[DetectionImage], ready: Sequence[PreparedImage]) -> list[Prediction]:
         """Look at a batch of images; `ready` has their pixels and, where boxes are given, those boxes."""
         start = time.perf_counter()
         if self.known_boxes:
@@ -99,9 +99,9 @@ class Eyes:
         else:
             parts = self._find_by_crops(ready, self.crops)
         seconds = (time.perf_counter() - start) / len(ready)
-        return [Seen(*part, seconds=seconds) for part in parts]
+        return [Prediction(*part, seconds=seconds) for part in parts]
 
-    def _name(self, images: Sequence[DetectionImage], ready: Sequence[ReadyImage]) -> list[_Part]:
+    def _name(self, images: Sequence[DetectionImage], ready: Sequence[PreparedImage]) -> list[_Part]:
         """Name the objects of the annotations; every name of a box is a detection, and no box is refined."""
         boxes = [_tensor(image.boxes.boxes) for image in ready if image.boxes is not None]
         if self.crops is None:
@@ -118,7 +118,7 @@ class Eyes:
             parts.append((*self._select(its_boxes, probabilities), named, None))
         return parts
 
-    def _find(self, ready: Sequence[ReadyImage]) -> list[_Part]:
+    def _find(self, ready: Sequence[PreparedImage]) -> list[_Part]:
         """Find objects as `detect` does."""
         proposed: list[list[Proposals]] = []
         hook = self.model.proposals.register_forward_hook(lambda module, inputs, output: proposed.append(output))
@@ -135,7 +135,7 @@ class Eyes:
             parts.append((*detections, None, _array(_best_first(found, image))))
         return parts
 
-    def _find_by_crops(self, ready: Sequence[ReadyImage], crops: CropEncoder) -> list[_Part]:
+    def _find_by_crops(self, ready: Sequence[PreparedImage], crops: CropEncoder) -> list[_Part]:
         """Find boxes with the proposal network, and embed each as a picture of its own."""
         model = self.model
         given = {"inputs": [image.planes for image in ready], "data_samples": [image.sample() for image in ready]}
@@ -146,18 +146,18 @@ class Eyes:
         for image, found in zip(ready, model.proposals(inputs, samples, features), strict=True):
             boxes = _original(found.boxes, image)
             probabilities = model.classifier.probabilities(crops(_planes(image), boxes))
-            scores = fuse(probabilities, found.logits, self.looking.scoring.fusion)
+            scores = fuse(probabilities, found.logits, self.inference.scoring.fusion)
             parts.append((*self._select(boxes.cpu(), scores.cpu()), None, _array(_best_first(found, image))))
         return parts
 
     def _select(self, boxes: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the detections among boxes (R, 4) with scores (R, V)."""
-        boxes, scores, names, _ = self.looking.scoring.select(boxes, scores)
+        boxes, scores, names, _ = self.inference.scoring.select(boxes, scores)
         return _array(boxes), _array(scores), names.numpy().astype(np.int64)
 
 
 @contextmanager
-def taking_boxes(model: OpenVocabularyDetector, looking: Looking, given: bool) -> Iterator[None]:
+def taking_boxes(model: OpenVocabularyDetector, inference: InferenceConfig, given: bool) -> Iterator[None]:
     """Let a detector be measured in the block, and leave it as it was: its mode, source of boxes and scoring.
 
     Args:
@@ -178,7 +178,7 @@ def taking_boxes(model: OpenVocabularyDetector, looking: Looking, given: bool) -
         model.eval()
         if given:
             model.proposals = GivenBoxes()
-        model.set_scoring(looking.scoring)
+        model.set_scoring(inference.scoring)
         yield
     finally:
         model.proposals = source
@@ -186,34 +186,34 @@ def taking_boxes(model: OpenVocabularyDetector, looking: Looking, given: bool) -
         model.train(training)
 
 
-def _compare(truths: Tensor, probabilities: Tensor, columns: Tensor) -> Named:
+def _compare(truths: Tensor, probabilities: Tensor, columns: Tensor) -> RegionMatches:
     """Compare classes (R,) with probabilities (R, V) of names; equal ones rank in the order of the names."""
     own = columns[truths]  # (R,) the right name's column
     right = probabilities.gather(1, own[:, None])
     before = torch.arange(probabilities.shape[1]) < own[:, None]
     ranks = ((probabilities > right) | ((probabilities == right) & before)).sum(dim=1)
     guesses = probabilities.argmax(dim=1) if probabilities.numel() else truths
-    return Named(truths.numpy(), guesses.numpy(), ranks.numpy())
+    return RegionMatches(truths.numpy(), guesses.numpy(), ranks.numpy())
 
 
-def _best_first(found: Proposals, image: ReadyImage) -> Tensor:
+def _best_first(found: Proposals, image: PreparedImage) -> Tensor:
     """Return proposals (K, 4) by falling objectness."""
     boxes = found.boxes if found.logits is None else found.boxes[found.logits.argsort(descending=True, stable=True)]
     return _original(boxes, image)
 
 
-def _original(boxes: Tensor, image: ReadyImage) -> Tensor:
+def _original(boxes: Tensor, image: PreparedImage) -> Tensor:
     """Return boxes (K, 4) of the network's input in pixels of the original, inside it."""
     placed = boxes.float() / _factors(image, boxes)
     limits = placed.new_tensor([image.width, image.height, image.width, image.height])
     return torch.minimum(placed.clamp(min=0), limits)
 
 
-def _factors(image: ReadyImage, like: Tensor) -> Tensor:
+def _factors(image: PreparedImage, like: Tensor) -> Tensor:
     return torch.tensor([*image.scale, *image.scale], dtype=torch.float32, device=like.device)
 
 
-def _planes(image: ReadyImage) -> Tensor:
+def _planes(image: PreparedImage) -> Tensor:
     """Return the original pixels as (3, H, W) uint8."""
     if image.pixels is None:
         raise ValueError(f"the pixels of {image.name} were not kept")

@@ -12,7 +12,7 @@ from regionclip_cli.data.pixels import decode
 from regionclip_cli.errors import InputError
 from regionclip_cli.evaluation.matching import overlap
 from regionclip_cli.evaluation.metrics import LIMITS
-from regionclip_cli.inference.preprocess import Looking, make_ready
+from regionclip_cli.inference.preprocess import InferenceConfig, prepare_image
 from regionclip_cli.runs.progress import Progress
 from regionclip_cli.vision.proposals.training import ProposalTraining
 from regionclip_cli.vision.scoring import Scoring
@@ -38,14 +38,14 @@ def proposal_recall(
     training = model.training
     model.eval()
     model.source.configure(max_proposals=max(LIMITS))
-    looking = Looking(Scoring(), *size)
+    inference = InferenceConfig(Scoring(), *size)
     places = {name: [images.classes.index(each) for each in classes] for name, classes in groups.items()}
     hits: dict[str, np.ndarray] = {}
     objects = dict.fromkeys(groups, 0)
     progress.start("Measuring", len(images), "images")
     for image in images:
         try:
-            ready = make_ready(image.name, decode(image.read(), image.name), looking)
+            ready = prepare_image(image.name, decode(image.read(), image.name), inference)
         except InputError as err:
             progress.warn(str(err))
             continue

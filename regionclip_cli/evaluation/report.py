@@ -14,7 +14,7 @@ from regionclip_cli.data.pixels import decode
 from regionclip_cli.errors import InputError
 from regionclip_cli.evaluation.jobs import Job
 from regionclip_cli.evaluation.matching import OVERLAP, Found, overlap
-from regionclip_cli.evaluation.metrics import Measurement
+from regionclip_cli.evaluation.metrics import EvalResult
 from regionclip_cli.evaluation.scores import Scores
 from regionclip_cli.evaluation.store import Line
 from regionclip_cli.evaluation.tables import describe, result_table
@@ -42,8 +42,8 @@ class WorstPhotos:
         lines: What was kept of each image; called once or twice.
     """
 
-    def __init__(self, measurement: Measurement, lines: Callable[[], Iterable[Line]]) -> None:
-        self._question, self._lines = measurement.question, lines
+    def __init__(self, measurement: EvalResult, lines: Callable[[], Iterable[Line]]) -> None:
+        self._question, self._lines = measurement.task, lines
         self._places = self._question.truth.places_by_id
         self._named = measurement.named is not None
         if self._named:
@@ -137,7 +137,7 @@ FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
 def write_results(
-    job: Job, measurement: Measurement, lines: Callable[[], Iterable[Line]], progress: Progress
+    job: Job, measurement: EvalResult, lines: Callable[[], Iterable[Line]], progress: Progress
 ) -> dict[str, Path]:
     """Write what a measurement came to into its folder.
 
@@ -169,10 +169,10 @@ def write_results(
     return files
 
 
-def class_rows(measurement: Measurement, scores: Scores) -> tuple[ClassRow, ...]:
+def class_rows(measurement: EvalResult, scores: Scores) -> tuple[ClassRow, ...]:
     """Return one row a class: the lowest AP50 first, those without objects last."""
     counts, names = _confusions(measurement, scores)
-    own = measurement.question.columns() if measurement.named is not None else np.arange(len(scores.truth.classes))
+    own = measurement.task.columns() if measurement.named is not None else np.arange(len(scores.truth.classes))
     rows = []
     for place, score in enumerate(scores.per_class):
         row = counts[place].copy()
@@ -194,7 +194,7 @@ def class_rows(measurement: Measurement, scores: Scores) -> tuple[ClassRow, ...]
 
 
 def page_content(
-    job: Job, measurement: Measurement, scores: Scores, rows: tuple[ClassRow, ...], said: str
+    job: Job, measurement: EvalResult, scores: Scores, rows: tuple[ClassRow, ...], said: str
 ) -> ReportContent:
     """Return what the page says."""
     described = describe(job, measurement)
@@ -238,14 +238,14 @@ def _curves(scores: Scores) -> Iterator[Curve]:
             yield Curve(label, recall, precision)
 
 
-def _confusions(measurement: Measurement, scores: Scores) -> tuple[np.ndarray, tuple[str, ...]]:
+def _confusions(measurement: EvalResult, scores: Scores) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return what objects of each class were taken for, (C, names), and the names."""
     if measurement.named is not None:
-        return measurement.named.confusion, measurement.question.names.labels
+        return measurement.named.confusion, measurement.task.names.labels
     return scores.confusion, (*scores.truth.classes, MISSED)
 
 
-def _worst_confusions(measurement: Measurement, scores: Scores, rows: tuple[ClassRow, ...]) -> Confusion | None:
+def _worst_confusions(measurement: EvalResult, scores: Scores, rows: tuple[ClassRow, ...]) -> Confusion | None:
     """Return what the objects of the worst classes were taken for; the names that came up most often are columns."""
     counts, names = _confusions(measurement, scores)
     place = {name: index for index, name in enumerate(scores.truth.classes)}

@@ -25,7 +25,7 @@ STEM = "predictions"
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """What is kept of one image; letters and units as in `seeing.Seen`.
+    """What is kept of one image; letters and units as in `predictor.Prediction`.
 
     Attributes:
         image: Id of the image.

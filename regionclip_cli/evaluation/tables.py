@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regionclip_cli.evaluation.jobs import Job
-from regionclip_cli.evaluation.metrics import GROUPS, Measurement
+from regionclip_cli.evaluation.metrics import GROUPS, EvalResult
 
 NUMBERS: Mapping[str, str] = {
     "AP": "AP",
@@ -28,7 +28,7 @@ NUMBERS: Mapping[str, str] = {
 """What tables show, by the key of a summary."""
 
 
-def describe(job: Job, measurement: Measurement) -> dict[str, Any]:
+def describe(job: Job, measurement: EvalResult) -> dict[str, Any]:
     """Return a measurement as plain values: its numbers in 0..100, rounded to four places, and what was measured."""
     waiting = {"missing": measurement.missing} if measurement.missing else {}
     return {**_rounded(measurement.summary), **_about(job), **waiting}
@@ -83,8 +83,8 @@ def _about(job: Job) -> dict[str, Any]:
         "predictions": settings.predictions,
         "split": settings.split,
         "vocabulary": settings.vocabulary,
-        "names": len(job.question.names),
-        "classes": len(job.question.truth.classes),
+        "names": len(job.task.names),
+        "classes": len(job.task.truth.classes),
         "scoring": settings.scoring,
         "crops": settings.crops,
     }

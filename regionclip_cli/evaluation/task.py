@@ -26,7 +26,7 @@ MOST: Mapping[str, int] = {"coco": 100, "lvis": 300}
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class Task:
     """What is asked of a detector.
 
     Attributes:
@@ -51,7 +51,7 @@ class Question:
         return first
 
 
-def ask(truth: DetectionSet, settings: EvaluateSection) -> Question:
+def build_task(truth: DetectionSet, settings: EvaluateSection) -> Task:
     """Decide what is asked.
 
     Without a vocabulary the names are those of the set, or of the split where there is one. A vocabulary takes their
@@ -84,7 +84,7 @@ def ask(truth: DetectionSet, settings: EvaluateSection) -> Question:
         raise UsageError(f"No image of {truth.name} shows any of the classes.", "Choose others, or another set.")
     place = {folded(name): index for index, name in enumerate(truth.classes)}
     classes = np.array([place.get(folded(label), -1) for label in names.labels], np.int64)
-    return Question(
+    return Task(
         truth=truth,
         names=names,
         classes=classes,
@@ -93,7 +93,7 @@ def ask(truth: DetectionSet, settings: EvaluateSection) -> Question:
     )
 
 
-def doubts(truth: DetectionSet, settings: EvaluateSection) -> list[str]:
+def class_name_warnings(truth: DetectionSet, settings: EvaluateSection) -> list[str]:
     """Return sentences on classes that are passed over because of how somebody spells them.
 
     A split of the package takes the part of it that the set has, and a name in the vocabulary that is no class competes

@@ -16,13 +16,13 @@ from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.hub.model_card import ModelCard
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.inference.device import choose_device, choose_dtype
-from regionclip_cli.inference.preprocess import Looking, ReadyImage, decide, make_ready
+from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage, decide, prepare_image
 from regionclip_cli.language.class_names import Vocabulary, parse_classes
 from regionclip_cli.language.concept_bank import ConceptBank
 from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.language.vocabulary_embedding import EmbeddedVocabulary, embed_bank, embed_vocabulary
 from regionclip_cli.results.detections import ImageDetections
-from regionclip_cli.vision.library_log import keep_stdout_clean
+from regionclip_cli.vision.library_log import redirect_mmengine_logs
 from regionclip_cli.vision.linear_classifier import LinearClassifier
 from regionclip_cli.vision.model_io import load_detector
 from regionclip_cli.vision.proposals.build import build_proposals
@@ -55,7 +55,7 @@ class Detector:
         dtype: str = "auto",
         proposals: str | Path | None = None,
     ) -> None:
-        keep_stdout_clean()
+        redirect_mmengine_logs()
         self.device = choose_device(device)
         self.path = resolve(str(model))
         other = None if proposals is None else resolve(str(proposals))
@@ -130,12 +130,14 @@ class Detector:
         given: list[Any] = [None] * len(images) if boxes is None else list(boxes) if several else [boxes]
         if len(given) != len(images):
             raise UsageError(f"{len(images)} images need boxes for each of them, not {len(given)}.")
-        looking = self.decide(**options)
+        inference = self.decide(**options)
         found = []
         for number, (each, its_boxes) in enumerate(zip(images, given, strict=True), 1):
             name, pixels = as_pixels(each, f"image-{number}")
-            ready = make_ready(name, pixels, looking, None if its_boxes is None else _given(name, its_boxes, pixels))
-            found += self.look([ready], looking)
+            ready = prepare_image(
+                name, pixels, inference, None if its_boxes is None else _given(name, its_boxes, pixels)
+            )
+            found += self.look([ready], inference)
         return found if several else found[0]
 
     def embed_regions(self, image: ImageLike, boxes: Any) -> Tensor:
@@ -146,15 +148,15 @@ class Detector:
             boxes: (R, 4) xyxy in pixels of the image.
         """
         name, pixels = as_pixels(image, "image-1")
-        ready = make_ready(name, pixels, self.decide(), _given(name, boxes, pixels))
+        ready = prepare_image(name, pixels, self.decide(), _given(name, boxes, pixels))
         (embeddings,) = self._model.region_embeddings([ready.planes], [ready.sample().proposals.bboxes])
         return embeddings.float().cpu()
 
-    def decide(self, **options: Any) -> Looking:
+    def decide(self, **options: Any) -> InferenceConfig:
         """Return the full settings of a look from those of `detect` that were given."""
         return decide(self.card, **options)
 
-    def look(self, images: Sequence[ReadyImage], looking: Looking) -> list[ImageDetections]:
+    def look(self, images: Sequence[PreparedImage], inference: InferenceConfig) -> list[ImageDetections]:
         """Find the classes in a batch of images, all with given boxes or all without."""
         if not self.labels:
             raise UsageError("The detector was not told what to look for.", "Call set_classes first.")
@@ -165,7 +167,7 @@ class Detector:
                 "Give boxes (--boxes FILE), or a model that has one (--proposals NAME).",
             )
         self._model.proposals = self._given_boxes if given else self._own_proposals
-        self._model.set_scoring(looking.scoring)
+        self._model.set_scoring(inference.scoring)
         samples = [image.sample() for image in images]
         with torch.no_grad():
             samples = self._model.test_step({"inputs": [image.planes for image in images], "data_samples": samples})

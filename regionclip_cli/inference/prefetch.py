@@ -16,7 +16,7 @@ Read = TypeVar("Read")
 THREADS = 2
 
 
-def read_ahead(
+def prefetch(
     sources: Iterable[Source], read: Callable[[Source], Read], ahead: int
 ) -> Generator[tuple[Source, Read | InputError], None, None]:
     """Yield every source, in order, with what `read` made of it or with the `InputError` that it raised.

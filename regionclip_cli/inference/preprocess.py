@@ -22,7 +22,7 @@ FALLBACK_CONF = 0.2
 
 
 @dataclass(frozen=True)
-class Looking:
+class InferenceConfig:
     """Settings of one look.
 
     Attributes:
@@ -36,7 +36,7 @@ class Looking:
     long_side: int
 
 
-def decide(card: ModelCard, scoring: str = "default", short_side: int | None = None, **changes: Any) -> Looking:
+def decide(card: ModelCard, scoring: str = "default", short_side: int | None = None, **changes: Any) -> InferenceConfig:
     """Fill in what the user left open: from the scoring preset, and from what the model's card recommends.
 
     Args:
@@ -50,13 +50,13 @@ def decide(card: ModelCard, scoring: str = "default", short_side: int | None = N
     """
     base = as_scoring(scoring)
     if scoring == "default":
-        base = base.but(conf=FALLBACK_CONF if card.conf is None else card.conf)
-    chosen = base.but(**{name: value for name, value in changes.items() if value is not None})
-    return Looking(chosen, card.short_side if short_side is None else short_side, card.max_side)
+        base = base.replace(conf=FALLBACK_CONF if card.conf is None else card.conf)
+    chosen = base.replace(**{name: value for name, value in changes.items() if value is not None})
+    return InferenceConfig(chosen, card.short_side if short_side is None else short_side, card.max_side)
 
 
 @dataclass(frozen=True, eq=False)
-class ReadyImage:
+class PreparedImage:
     """An image at the network's size.
 
     Attributes:
@@ -104,9 +104,9 @@ class ReadyImage:
         )
 
 
-def make_ready(
-    name: str, pixels: np.ndarray, looking: Looking, boxes: GivenBoxes | None = None, keep: bool = False
-) -> ReadyImage:
+def prepare_image(
+    name: str, pixels: np.ndarray, inference: InferenceConfig, boxes: GivenBoxes | None = None, keep: bool = False
+) -> PreparedImage:
     """Resize an image RGB uint8 (H, W, 3) for the network.
 
     Args:
@@ -116,6 +116,6 @@ def make_ready(
         boxes: Given boxes in original pixels.
         keep: Whether the original pixels are needed afterwards.
     """
-    planes, scale = resize(pixels, looking.short_side, looking.long_side)
+    planes, scale = resize(pixels, inference.short_side, inference.long_side)
     height, width = pixels.shape[:2]
-    return ReadyImage(name, height, width, planes, scale, boxes, pixels if keep else None)
+    return PreparedImage(name, height, width, planes, scale, boxes, pixels if keep else None)

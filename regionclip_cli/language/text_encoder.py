@@ -12,7 +12,7 @@ from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.model_card import ModelCard, fingerprint, read_card
 from regionclip_cli.language.templates import content_hash, fill, templates
 from regionclip_cli.language.text_cache import TextCache
-from regionclip_cli.language.text_tower import TextSide, clip_config, load_text_side, require_text
+from regionclip_cli.language.text_tower import TextTower, clip_config, load_text_tower, require_text
 
 _ON_DISK = TextCache()
 _BETWEEN_WRITES = 64  # phrases: what is lost when a long run is stopped
@@ -47,7 +47,7 @@ class TextEncoder:
         self._cache = cache
         self._dtype = dtype
         self._batch = batch
-        self._side: TextSide | None = None
+        self._side: TextTower | None = None
         self._dim: int | None = None
         self.card: ModelCard = read_card(path)
 
@@ -123,9 +123,9 @@ class TextEncoder:
         features = self.encode_tokens(self.tokenize(sentences)).cpu()  # (T * N, D)
         return features.unflatten(0, (-1, len(phrases))).mean(dim=0)
 
-    def _loaded(self) -> TextSide:
+    def _loaded(self) -> TextTower:
         if self._side is None:
-            self._side = load_text_side(self._path, self.card).to(self._device, self._dtype)
+            self._side = load_text_tower(self._path, self.card).to(self._device, self._dtype)
         return self._side
 
 

@@ -20,7 +20,7 @@ _NO_VISION = {"layers": 1, "width": 8, "head_width": 8, "patch_size": 1, "image_
 _IMAGE_SIDE = ("clip.visual.", "clip.logit_scale", "clip.logit_bias")
 
 
-class TextSide(nn.Module):
+class TextTower(nn.Module):
     """Token embedding, transformer and projection of a CLIP model (512-wide with 12 layers for RegionCLIP's RN50).
 
     Args:
@@ -126,7 +126,7 @@ def require_text(card: ModelCard) -> None:
         )
 
 
-def load_text_side(path: Path, card: ModelCard) -> TextSide:
+def load_text_tower(path: Path, card: ModelCard) -> TextTower:
     """Read the text keys, and no others, of a model file.
 
     Raises:
@@ -137,4 +137,4 @@ def load_text_side(path: Path, card: ModelCard) -> TextSide:
     with safe_open(path, framework="pt", device="cpu") as file:
         keys = [key for key in sorted(file.keys()) if key.startswith("clip.") and not key.startswith(_IMAGE_SIDE)]
         state = {key.removeprefix("clip."): file.get_tensor(key).float() for key in keys}
-    return TextSide(clip_config(card), state)
+    return TextTower(clip_config(card), state)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from regionclip_cli.data.captions import stream_captions
 from regionclip_cli.data.captions.base import expand
-from regionclip_cli.errors import UsageError, counted
+from regionclip_cli.errors import UsageError, pluralize
 from regionclip_cli.files import check_folder
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.language.nouns.pool import (
@@ -20,7 +20,7 @@ from regionclip_cli.language.nouns.pool import (
     ConceptPool,
     choose_concepts,
     count_nouns,
-    wishes,
+    resolve_add_drop,
 )
 from regionclip_cli.language.templates import templates
 from regionclip_cli.recipe.schema import ConceptsSection, Recipe
@@ -94,7 +94,7 @@ class ConceptsPlan:
 
     def summary(self) -> str:
         """Return it as sentences."""
-        embedded = f"{self.model} would embed them, {counted(self.prompts, 'prompts')} each. " if self.model else ""
+        embedded = f"{self.model} would embed them, {pluralize(self.prompts, 'prompts')} each. " if self.model else ""
         return (
             f"Would read {'; '.join(self.sources)} ({self.bytes / 1e6:,.1f} MB), count nouns with {self.parser} "
             f"and keep those named {self.min_count:,} times or more. {embedded}"
@@ -184,7 +184,7 @@ def _prepare(
     stream_captions(sources)
     files = [path for data in sources if data.path for path in expand(data.paths())]
     names = tuple(f"{data.dataset} {', '.join(data.paths())}".strip() for data in sources)
-    wishes(section.max_concepts, section.add, section.drop)
+    resolve_add_drop(section.max_concepts, section.add, section.drop)
     encoder, prompts = None, 0
     if bank is not None:
         from regionclip_cli.inference.device import choose_device

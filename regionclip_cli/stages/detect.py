@@ -17,8 +17,8 @@ from regionclip_cli.errors import InputError, UsageError
 from regionclip_cli.hub.model_card import fingerprint
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.inference.detector import Detector
-from regionclip_cli.inference.prefetch import read_ahead
-from regionclip_cli.inference.preprocess import Looking, ReadyImage, make_ready
+from regionclip_cli.inference.prefetch import prefetch
+from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage, prepare_image
 from regionclip_cli.language.class_names import Vocabulary, parse_classes
 from regionclip_cli.recipe.detection import DEFAULT_OUT, DetectSettings
 from regionclip_cli.results.detections import ImageDetections
@@ -153,7 +153,7 @@ def run(settings: DetectSettings, progress: Progress | None = None, emit: Emit |
     detector = Detector(settings.model, settings.device, settings.dtype, settings.proposals)
     progress.note(f"Model {detector.card.name} on {detector.device}.")
     _teach(detector, settings, vocabulary, progress)
-    looking = detector.decide(
+    inference = detector.decide(
         scoring=settings.scoring,
         short_side=settings.short_side,
         conf=settings.conf,
@@ -162,8 +162,8 @@ def run(settings: DetectSettings, progress: Progress | None = None, emit: Emit |
         max_dets=settings.max_dets,
     )
     if folder is not None:
-        folder.open(detector.labels, _about(settings, detector, looking))
-    job = _Job(settings, detector, looking, boxes, folder, progress, emit)
+        folder.open(detector.labels, _about(settings, detector, inference))
+    job = _Job(settings, detector, inference, boxes, folder, progress, emit)
     progress.start("Detecting", total, "images")
     try:
         job.work(sources)
@@ -187,7 +187,7 @@ class _Job:
 
     settings: DetectSettings
     detector: Detector
-    looking: Looking
+    inference: InferenceConfig
     boxes: BoxFile | None
     folder: OutputFolder | None
     progress: Progress
@@ -200,7 +200,7 @@ class _Job:
     def work(self, sources: Iterator[ImageInput]) -> None:
         """Read ahead, look at the images batch by batch, write each batch."""
         batch_size = self.settings.batch
-        with closing(read_ahead(self._left(sources), self._read, ahead=batch_size + 2)) as reading:
+        with closing(prefetch(self._left(sources), self._read, ahead=batch_size + 2)) as reading:
             while arrived := list(islice(reading, batch_size)):
                 bad = next((result for _, result in arrived if isinstance(result, InputError)), None)
                 stop = bad if self.settings.strict else None
@@ -223,7 +223,7 @@ class _Job:
             else:
                 yield source
 
-    def _read(self, source: ImageInput) -> ReadyImage:
+    def _read(self, source: ImageInput) -> PreparedImage:
         """Read one image and make it ready; called from several threads."""
         pixels = read_image(source, self.settings.max_pixels)
         given = None
@@ -233,11 +233,11 @@ class _Job:
             if clipped:
                 self.progress.warn(f"{source.name}: {clipped} boxes reach over the border and were clipped.")
         keep = self.folder is not None and self.folder.needs_pixels
-        return make_ready(source.name, pixels, self.looking, given, keep)
+        return prepare_image(source.name, pixels, self.inference, given, keep)
 
-    def _look(self, images: list[ReadyImage]) -> None:
+    def _look(self, images: list[PreparedImage]) -> None:
         """Detect in a batch and write it."""
-        for image, found in zip(images, self.detector.look(images, self.looking) if images else [], strict=True):
+        for image, found in zip(images, self.detector.look(images, self.inference) if images else [], strict=True):
             if self.folder is not None:
                 self.folder.write(found, image.pixels)
             if self.emit is not None:
@@ -277,10 +277,10 @@ def _teach(detector: Detector, settings: DetectSettings, vocabulary: Vocabulary 
     progress.finish()
 
 
-def _about(settings: DetectSettings, detector: Detector, looking: Looking) -> dict[str, Any]:
+def _about(settings: DetectSettings, detector: Detector, inference: InferenceConfig) -> dict[str, Any]:
     """Return what decides the results, for `run.json`."""
     given = settings.model_dump(mode="json", include={"classes", "distractors", "concepts", "boxes", "proposals"})
-    size = {"short_side": looking.short_side, "long_side": looking.long_side}
-    scoring = {key: value for key, value in vars(looking.scoring).items() if value is not None}
+    size = {"short_side": inference.short_side, "long_side": inference.long_side}
+    scoring = {key: value for key, value in vars(inference.scoring).items() if value is not None}
     model = {"model": detector.card.name, "fingerprint": fingerprint(detector.path)}
     return {"version": __version__, **model, "labels": list(detector.labels), **given, **size, **scoring}

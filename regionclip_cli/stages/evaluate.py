@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regionclip_cli.errors import counted
+from regionclip_cli.errors import pluralize
 from regionclip_cli.evaluation.jobs import Job, make_jobs
-from regionclip_cli.evaluation.load_predictions import GivenPredictions
-from regionclip_cli.evaluation.metrics import Measurement, conclude
+from regionclip_cli.evaluation.load_predictions import LoadedPredictions
+from regionclip_cli.evaluation.metrics import EvalResult, compute_metrics
 from regionclip_cli.evaluation.report import write_results
 from regionclip_cli.evaluation.store import Line, read_lines
 from regionclip_cli.evaluation.tables import describe, describe_plan
@@ -35,7 +35,7 @@ class EvaluateResult:
 
     Attributes:
         measured: Every measurement in the order of the recipe, as plain values that JSON can carry: numbers in 0..100
-            (see `outcome.Measurement`), what was measured, and the files that were written. One that waits for other
+            (see `metrics.EvalResult`), what was measured, and the files that were written. One that waits for other
             processes has `missing` images and no numbers.
         failed: How many images could not be looked at.
         dry_run: Whether `measured` only says what would be done.
@@ -131,38 +131,38 @@ class _Networks:
 
 def _measure(
     job: Job, share: Share, resume: bool, networks: _Networks, progress: Progress
-) -> tuple[Measurement, Callable[[], Iterable[Line]]]:
+) -> tuple[EvalResult, Callable[[], Iterable[Line]]]:
     """Carry out one measurement; return it and what was kept of every image, to be read as often as is wanted."""
     if job.settings.predictions is None:
         job.claim()
         measurement = networks.load(job).measure(job, job.folder, share, resume, progress)
         return measurement, partial(read_lines, job.folder)
-    given = GivenPredictions(user_path(job.settings.predictions), job.question)
+    given = LoadedPredictions(user_path(job.settings.predictions), job.task)
     _tell_strange(given, progress)
     if share.index:  # one process is enough to score a file
-        return Measurement(job.question, {}, None, missing=len(job.question.truth)), given.lines
-    return conclude(job.question, given.lines()), given.lines
+        return EvalResult(job.task, {}, None, missing=len(job.task.truth)), given.lines
+    return compute_metrics(job.task, given.lines()), given.lines
 
 
 def _plan(job: Job, share: Share, networks: _Networks, progress: Progress) -> dict[str, Any]:
     """Return what a measurement would do."""
     if job.settings.predictions is not None:
-        _tell_strange(GivenPredictions(user_path(job.settings.predictions), job.question), progress)
-    images = len(share.of(len(job.question.truth)))
+        _tell_strange(LoadedPredictions(user_path(job.settings.predictions), job.task), progress)
+    images = len(share.of(len(job.task.truth)))
     seconds = networks.load(job).time(job) if job.model is not None else None
     return describe_plan(job, images, seconds)
 
 
 def _opening(job: Job) -> str:
     """Return a sentence on what is about to be measured."""
-    truth = job.question.truth
-    of = f"{counted(len(truth), 'images')} of {truth.name}, {counted(len(truth.classes), 'classes')}"
+    truth = job.task.truth
+    of = f"{pluralize(len(truth), 'images')} of {truth.name}, {pluralize(len(truth.classes), 'classes')}"
     if job.settings.predictions is not None:
         return f"{job.name}: scoring {job.settings.predictions} on {of}."
     return f"{job.name}: measuring {job.model.stem if job.model else ''} on {of}, boxes: {job.settings.boxes}."
 
 
-def _tell_strange(given: GivenPredictions, progress: Progress) -> None:
+def _tell_strange(given: LoadedPredictions, progress: Progress) -> None:
     """Tell what of a file of predictions does not fit the set."""
     if given.strange_images:
         progress.warn(f"{given.strange_images} images in {given.path} are not in the set and were left out.")

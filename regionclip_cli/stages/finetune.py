@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regionclip_cli.errors import counted
-from regionclip_cli.evaluation.task import doubts
+from regionclip_cli.errors import pluralize
+from regionclip_cli.evaluation.task import class_name_warnings
 from regionclip_cli.inference.device import choose_device
 from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.language.vocabulary_embedding import embed_vocabulary
@@ -21,8 +21,8 @@ from regionclip_cli.recipe.schema import EvaluateSection, FinetuneSection, Recip
 from regionclip_cli.runs.folder import RunFolder
 from regionclip_cli.runs.progress import Progress, Silent
 from regionclip_cli.stages.finetune_plan import Exporter, Plan, make_plan, untrained
-from regionclip_cli.stages.validation import BEST, Watch
-from regionclip_cli.training.augment import Views
+from regionclip_cli.stages.validation import BEST, BestCheckpoint
+from regionclip_cli.training.augment import Augment
 from regionclip_cli.training.dataset import TrainingImages
 from regionclip_cli.training.runner import TrainResult, build_runner, train
 from regionclip_cli.training.sampler import repeat_factors
@@ -31,7 +31,7 @@ from regionclip_cli.training.weight_ensembling import blended
 from regionclip_cli.vision import distributed
 from regionclip_cli.vision.detector import OpenVocabularyDetector
 from regionclip_cli.vision.federated import FederatedClasses
-from regionclip_cli.vision.library_log import keep_stdout_clean
+from regionclip_cli.vision.library_log import redirect_mmengine_logs
 from regionclip_cli.vision.linear_classifier import LinearClassifier
 from regionclip_cli.vision.model_io import load_detector
 from regionclip_cli.vision.proposals.trunk_rpn import TrunkRpn
@@ -85,9 +85,9 @@ def training_images(plan: Plan) -> TrainingImages:
     return TrainingImages(plan.train, views_of(settings), masks=settings.mask_head, repeats=repeats)
 
 
-def views_of(settings: FinetuneSection) -> Views:
+def views_of(settings: FinetuneSection) -> Augment:
     """Return how images are varied."""
-    return Views(settings.short_sides, settings.max_side, settings.flip)
+    return Augment(settings.short_sides, settings.max_side, settings.flip)
 
 
 def _set_classifier(detector: OpenVocabularyDetector, plan: Plan, device: torch.device, progress: Progress) -> None:
@@ -145,7 +145,7 @@ class FinetuneResult:
         """Return a few sentences for a person."""
         if self.model is None:
             return self.plan
-        said = f"{counted(self.steps, 'steps')} in {self.seconds:.0f} s. The detector is {self.model}."
+        said = f"{pluralize(self.steps, 'steps')} in {self.seconds:.0f} s. The detector is {self.model}."
         if self.best_step is not None:
             said += f" It is that of step {self.best_step}, the best by {self.best_by}."
         return said
@@ -183,7 +183,7 @@ def run(
         RegionClipError: The loss was not finite.
     """
     progress = progress or Silent()
-    keep_stdout_clean()
+    redirect_mmengine_logs()
     began = time.monotonic()
     plan = make_plan(recipe)
     if sentence := untrained(recipe):
@@ -192,7 +192,7 @@ def run(
         if each is not None and (sentence := each.left_out()):
             progress.warn(sentence)
     if plan.val is not None:
-        for sentence in doubts(plan.val, EvaluateSection(split=plan.split)):
+        for sentence in class_name_warnings(plan.val, EvaluateSection(split=plan.split)):
             progress.warn(sentence)
     images = training_images(plan)
     folder = RunFolder(Path(recipe.out))
@@ -208,7 +208,7 @@ def run(
         start = starting_weights(detector, plan)
         exporter = Exporter(plan, recipe.name)
         text = TextEncoder(plan.model, device) if plan.settings.classifier == "text" else None
-        watch = Watch(plan, detector, exporter, start, text, folder.stage(STAGE), progress)
+        watch = BestCheckpoint(plan, detector, exporter, start, text, folder.stage(STAGE), progress)
         first = distributed.rank() == 0
         # Built before the start is measured, which may take long: what does not fit together is told at once.
         runner = build_runner(
@@ -251,7 +251,7 @@ def starting_weights(detector: OpenVocabularyDetector, plan: Plan) -> dict[str, 
 
 def _write(
     folder: RunFolder,
-    watch: Watch,
+    watch: BestCheckpoint,
     detector: OpenVocabularyDetector,
     exporter: Exporter,
     plan: Plan,
@@ -269,7 +269,7 @@ def _write(
 
 
 def _conclude(
-    model: Path, plan: Plan, watch: Watch, trained: TrainResult, device: torch.device, seconds: float
+    model: Path, plan: Plan, watch: BestCheckpoint, trained: TrainResult, device: torch.device, seconds: float
 ) -> FinetuneResult:
     """Compare what was written with what it started from."""
     recognition: dict[str, Any] = {}

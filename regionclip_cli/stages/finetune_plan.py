@@ -8,8 +8,8 @@ from pathlib import Path
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.data.detection_sets.class_names import match_classes
 from regionclip_cli.data.splits import SPLITS, read_split
-from regionclip_cli.errors import MissingError, UsageError, counted
-from regionclip_cli.evaluation.task import ask
+from regionclip_cli.errors import MissingError, UsageError, pluralize
+from regionclip_cli.evaluation.task import build_task
 from regionclip_cli.hub.model_card import ModelCard, Part, read_card
 from regionclip_cli.hub.model_file import write_model
 from regionclip_cli.hub.store import resolve
@@ -53,12 +53,16 @@ class Plan:
         boxes, epochs = len(self.train.columns.objects.values), self.settings.steps * self.settings.batch_size
         found = self.proposals.name if self.proposals else self.model.name
         return (
-            f"{counted(self.settings.steps, 'steps')} of {counted(self.settings.batch_size, 'images')} "
+            f"{pluralize(self.settings.steps, 'steps')} of {pluralize(self.settings.batch_size, 'images')} "
             f"from {self.model.name}: "
-            f"{counted(len(self.train), 'images')} with {counted(boxes, 'boxes')} of "
-            f"{counted(len(self.train.classes), 'classes')}, "
+            f"{pluralize(len(self.train), 'images')} with {pluralize(boxes, 'boxes')} of "
+            f"{pluralize(len(self.train.classes), 'classes')}, "
             f"{epochs / len(self.train):.1f} times over; proposals from {found}; "
-            + (f"measured on {counted(len(self.val), 'images')}." if self.val else "measured on nothing (no data.val).")
+            + (
+                f"measured on {pluralize(len(self.val), 'images')}."
+                if self.val
+                else "measured on nothing (no data.val)."
+            )
         )
 
 
@@ -100,7 +104,7 @@ def make_plan(recipe: Recipe) -> Plan:
     if val is not None:
         _check_val(val, train, settings)
     # Of an LVIS class the first name is learned from, as in the official embeddings.
-    names = ask(train, EvaluateSection(scoring="official")).names
+    names = build_task(train, EvaluateSection(scoring="official")).names
     return Plan(settings, train, names, val, settings.split, model, card, proposals)
 
 

@@ -12,8 +12,8 @@ from regionclip_cli.data.pixels import decode
 from regionclip_cli.data.region_labels.format import RegionLabel, Row
 from regionclip_cli.data.region_labels.store import remove_parts, writing_shard
 from regionclip_cli.errors import InputError
-from regionclip_cli.inference.prefetch import read_ahead
-from regionclip_cli.inference.preprocess import Looking, ReadyImage, make_ready
+from regionclip_cli.inference.prefetch import prefetch
+from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage, prepare_image
 from regionclip_cli.runs.progress import Progress
 from regionclip_cli.stages.label_plan import Plan
 from regionclip_cli.stages.label_teacher import RegionTeacher
@@ -49,9 +49,9 @@ class Reader:
         self._pairs = plan.pairs
         self._boxes = plan.boxes
         self._keep = plan.settings.teacher_view == "crop"
-        self._looking = Looking(as_scoring(None), plan.settings.short_side, plan.settings.max_side)
+        self._looking = InferenceConfig(as_scoring(None), plan.settings.short_side, plan.settings.max_side)
 
-    def __call__(self, number: int) -> ReadyImage:
+    def __call__(self, number: int) -> PreparedImage:
         """Return an image.
 
         Raises:
@@ -63,7 +63,7 @@ class Reader:
         if self._boxes is not None:
             height, width = pixels.shape[:2]
             given, _ = self._boxes.find(pair.key).within(pair.key, width, height)
-        return make_ready(pair.key, pixels, self._looking, given, self._keep)
+        return prepare_image(pair.key, pixels, self._looking, given, self._keep)
 
 
 def label_shards(
@@ -101,9 +101,9 @@ def label_shards(
 def label_batches(numbers: Sequence[int], plan: Plan, reader: Reader, teacher: RegionTeacher) -> Iterator[list[Row]]:
     """Yield the rows of images, by number, batch by batch."""
     size = plan.settings.batch
-    with closing(read_ahead(numbers, reader, ahead=size + 2)) as reading:
+    with closing(prefetch(numbers, reader, ahead=size + 2)) as reading:
         while arrived := list(islice(reading, size)):
-            ready = [(number, image) for number, image in arrived if isinstance(image, ReadyImage)]
+            ready = [(number, image) for number, image in arrived if isinstance(image, PreparedImage)]
             labels: dict[int, RegionLabel] = {}
             if ready:
                 found = teacher.label([image for _, image in ready], [number for number, _ in ready])

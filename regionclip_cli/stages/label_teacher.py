@@ -15,12 +15,12 @@ from regionclip_cli.data.region_labels.format import RegionLabel
 from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.model_card import read_card
 from regionclip_cli.inference.device import choose_device, choose_dtype
-from regionclip_cli.inference.preprocess import ReadyImage
+from regionclip_cli.inference.preprocess import PreparedImage
 from regionclip_cli.stages.label_plan import Plan
 from regionclip_cli.vision.classifier import match_concepts
 from regionclip_cli.vision.crop_encoder import CropEncoder
 from regionclip_cli.vision.detector import OpenVocabularyDetector, clip_boxes
-from regionclip_cli.vision.library_log import keep_stdout_clean
+from regionclip_cli.vision.library_log import redirect_mmengine_logs
 from regionclip_cli.vision.model_io import load_detector, load_teacher
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource
 from regionclip_cli.vision.proposals.build import build_proposals
@@ -38,7 +38,7 @@ class RegionTeacher:
     """
 
     def __init__(self, plan: Plan) -> None:
-        keep_stdout_clean()
+        redirect_mmengine_logs()
         self.settings = plan.settings
         self.seed = plan.recipe.seed
         self.kept = plan.manifest.kept
@@ -53,7 +53,7 @@ class RegionTeacher:
         self.crops = CropEncoder(self.teacher.backbone) if self.settings.teacher_view == "crop" else None
 
     @torch.no_grad()
-    def label(self, images: Sequence[ReadyImage], numbers: Sequence[int]) -> list[RegionLabel]:
+    def label(self, images: Sequence[PreparedImage], numbers: Sequence[int]) -> list[RegionLabel]:
         """Name the regions of a batch.
 
         Whatever its probability, nothing is kept of a region whose best concept is not above `min_score`, so an image
@@ -106,7 +106,7 @@ class RegionTeacher:
         order = found.logits.sort(descending=True, stable=True).indices[:most]
         return Proposals(found.boxes[order], found.logits[order])
 
-    def _named(self, image: ReadyImage, boxes: Tensor, logits: Tensor | None, regions: Tensor) -> RegionLabel:
+    def _named(self, image: PreparedImage, boxes: Tensor, logits: Tensor | None, regions: Tensor) -> RegionLabel:
         """Return the label of one image from its boxes (R, 4) in original pixels and region embeddings (R, D)."""
         probabilities = match_concepts(regions, self.concepts, self.settings.temperature)  # (R, C)
         probs, concepts = probabilities.topk(self.kept, dim=1)
@@ -163,12 +163,12 @@ def _own_seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {number}".encode(), digest_size=4).digest(), "little")
 
 
-def _in_original(boxes: Tensor, image: ReadyImage) -> Tensor:
+def _in_original(boxes: Tensor, image: PreparedImage) -> Tensor:
     """Return boxes (R, 4) in network pixels as boxes in original pixels, inside the image."""
     return clip_boxes(boxes / boxes.new_tensor([*image.scale, *image.scale]), image.height, image.width)
 
 
-def _pixels(image: ReadyImage) -> Tensor:
+def _pixels(image: PreparedImage) -> Tensor:
     """Return the original pixels (3, H, W) uint8."""
     if image.pixels is None:
         raise ValueError(f"{image.name} came without its pixels, which crops need.")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from regionclip_cli.data.captions import PairSet, open_pairs
 from regionclip_cli.data.region_labels.store import RegionLabels
-from regionclip_cli.errors import MissingError, UsageError, counted
+from regionclip_cli.errors import MissingError, UsageError, pluralize
 from regionclip_cli.hub.model_card import ModelCard, fingerprint, read_card
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.inference.device import choose_device
@@ -27,7 +27,7 @@ from regionclip_cli.training.image_text_dataset import RegionPairs
 from regionclip_cli.training.runner import build_runner, train
 from regionclip_cli.training.timing import Timing, time_steps
 from regionclip_cli.vision import distributed
-from regionclip_cli.vision.library_log import keep_stdout_clean
+from regionclip_cli.vision.library_log import redirect_mmengine_logs
 from regionclip_cli.vision.model_io import load_detector
 from regionclip_cli.vision.pretrainer import Objectives, RegionTextPretrainer
 from regionclip_cli.vision.teacher import OnlineTeacher, load_online_teacher
@@ -125,9 +125,9 @@ class Plan:
         s = self.settings
         by = "labels" if self.labels is not None else f"{read_card(self.teacher).name}, which runs along"
         return (
-            f"{self.card.name} learns from {counted(len(self.pairs), 'images')} with "
-            f"{counted(len(self.bank.names), 'concepts')}; "
-            f"regions are named by {by}; {counted(s.steps, 'steps')} of {counted(s.batch_size, 'images')}."
+            f"{self.card.name} learns from {pluralize(len(self.pairs), 'images')} with "
+            f"{pluralize(len(self.bank.names), 'concepts')}; "
+            f"regions are named by {by}; {pluralize(s.steps, 'steps')} of {pluralize(s.batch_size, 'images')}."
         )
 
 
@@ -303,7 +303,7 @@ class PretrainResult:
     def summary(self) -> str:
         """Return one sentence for a person."""
         losses = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items() if "loss" in name)
-        said = f"{counted(self.steps, 'steps')} behind it, {self.seconds:.0f} s in this run"
+        said = f"{pluralize(self.steps, 'steps')} behind it, {self.seconds:.0f} s in this run"
         said += f"; last losses: {losses}." if losses else "."
         return said + (f" The model is {self.model}." if self.model else "")
 
@@ -332,7 +332,7 @@ def run(
     """
     speaks = distributed.rank() == 0
     progress = progress if progress and speaks else Silent()
-    keep_stdout_clean()
+    redirect_mmengine_logs()
     began = time.perf_counter()
     plan = make_plan(recipe, progress)
     folder = RunFolder(Path(recipe.out))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from regionclip_cli.data.region_labels.format import MANIFEST, claim, format_row, read_manifest
-from regionclip_cli.errors import UsageError, counted
+from regionclip_cli.errors import UsageError, pluralize
 from regionclip_cli.recipe.schema import PseudolabelSection, Recipe
 from regionclip_cli.runs.folder import RunFolder
 from regionclip_cli.runs.progress import Progress, Silent, resumable
@@ -167,7 +167,7 @@ class PseudolabelResult:
 
     def summary(self) -> str:
         """Return one sentence for a person."""
-        done = (counted(self.regions, "regions"), counted(self.images, "images"), counted(self.shards, "shards"))
+        done = (pluralize(self.regions, "regions"), pluralize(self.images, "images"), pluralize(self.shards, "shards"))
         parts = ["{} of {} labelled, {} written".format(*done)]
         parts += [f"{self.done_before} done before"] if self.done_before else []
         parts += [f"{self.failed} images cannot be read, see {self.errors}"] if self.failed else []

@@ -18,7 +18,7 @@ import torch
 from regionclip_cli.conversion.imagenet_resnet import read_resnet
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.data.splits import read_split
-from regionclip_cli.errors import MissingError, UsageError, counted
+from regionclip_cli.errors import MissingError, UsageError, pluralize
 from regionclip_cli.evaluation.proposal_recall import proposal_recall
 from regionclip_cli.files import user_path
 from regionclip_cli.inference.device import choose_device
@@ -26,14 +26,14 @@ from regionclip_cli.recipe.schema import ProposalsSection, Recipe
 from regionclip_cli.runs.folder import RunFolder
 from regionclip_cli.runs.progress import Progress, Silent
 from regionclip_cli.stages.finetune_plan import learned_classes, start_model
-from regionclip_cli.training.augment import Views
+from regionclip_cli.training.augment import Augment
 from regionclip_cli.training.dataset import TrainingImages, with_objects
 from regionclip_cli.training.export import with_proposals, write_proposals
 from regionclip_cli.training.runner import build_runner, train
 from regionclip_cli.training.sampler import repeat_factors
 from regionclip_cli.training.timing import time_steps
 from regionclip_cli.vision import distributed
-from regionclip_cli.vision.library_log import keep_stdout_clean
+from regionclip_cli.vision.library_log import redirect_mmengine_logs
 from regionclip_cli.vision.model_io import load_detector
 from regionclip_cli.vision.proposals.build import build_proposals
 from regionclip_cli.vision.proposals.training import ProposalTraining
@@ -70,7 +70,7 @@ class ProposalsResult:
             f"{group} {', '.join(f'{name} {value:.1f}' for name, value in numbers.items())}"
             for group, numbers in self.recall.items()
         )
-        said = f"{counted(self.steps, 'steps')} in {self.seconds:.0f} s. The network is {self.model}."
+        said = f"{pluralize(self.steps, 'steps')} in {self.seconds:.0f} s. The network is {self.model}."
         return said + (f" Recall: {told}." if told else "")
 
     def to_json(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def run(
         RegionClipError: The loss was not finite.
     """
     progress = progress or Silent()
-    keep_stdout_clean()
+    redirect_mmengine_logs()
     began = time.monotonic()
     settings, images = _open(recipe)
     val = None if recipe.data.val is None else open_detection_set(recipe.data.val)
@@ -107,7 +107,7 @@ def run(
     for each in (images, val):
         if each is not None and (sentence := each.left_out()):
             progress.warn(sentence)
-    views = Views(
+    views = Augment(
         settings.short_sides,
         settings.max_side,
         settings.flip,
@@ -236,8 +236,8 @@ def _plan(recipe: Recipe, settings: ProposalsSection, images: DetectionSet) -> s
     boxes = len(images.columns.objects.values)
     stands = f" on {start_model(recipe).name}" if settings.network in TRUNK_NETWORKS else ""
     return (
-        f"{settings.network}{stands}: {counted(settings.steps, 'steps')} of "
-        f"{counted(settings.batch_size, 'images')}; {counted(len(images), 'images')} "
-        f"with {counted(boxes, 'boxes')} of {counted(len(images.classes), 'classes')}, "
+        f"{settings.network}{stands}: {pluralize(settings.steps, 'steps')} of "
+        f"{pluralize(settings.batch_size, 'images')}; {pluralize(len(images), 'images')} "
+        f"with {pluralize(boxes, 'boxes')} of {pluralize(len(images.classes), 'classes')}, "
         f"{settings.steps * settings.batch_size / len(images):.1f} times over."
     )

@@ -29,7 +29,7 @@ Measured = dict[str, dict[str, float]]
 """{"base": {"AP50": ...}, "novel": ..., "all": ...}; without a split `all` alone."""
 
 
-class Watch:
+class BestCheckpoint:
     """Measures a detector on `data.val` while it learns, and keeps the best.
 
     Args:

@@ -57,7 +57,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Views:
+class Augment:
     """What views are drawn from; the defaults are the paper's.
 
     Attributes:
@@ -103,7 +103,7 @@ class Views:
         mirrored = bool(chance.random() < self.flip)
         return View((planes.flip(2) if mirrored else planes).contiguous(), scale, corner, mirrored)
 
-    def quarter(self) -> Views:
+    def quarter(self) -> Augment:
         """Return what the four images of a mosaic are drawn from."""
         return replace(self, jitter=self.jitter or (0.5, 1.5), canvas=max(1, self.canvas // 2), mosaic=0.0)
 

@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 from regionclip_cli.data.detection_sets import DetectionImage, DetectionSet
 from regionclip_cli.data.pixels import decode
 from regionclip_cli.errors import InputError, UsageError
-from regionclip_cli.training.augment import Views, stitch
+from regionclip_cli.training.augment import Augment, stitch
 from regionclip_cli.training.masks import Masks, as_masks
 from regionclip_cli.training.sampler import draw_epoch
 
@@ -39,7 +39,7 @@ class TrainingImages:
     def __init__(
         self,
         images: DetectionSet,
-        views: Views,
+        views: Augment,
         *,
         masks: bool = False,
         repeats: np.ndarray | None = None,

@@ -35,7 +35,7 @@ class Average:
             self.values[name].copy_(value)
 
     @torch.no_grad()
-    def put_in(self) -> None:
+    def copy_to(self) -> None:
         """Replace the weights by their averages, for good."""
         for name, weight in self._weights.items():
             weight.copy_(self.values[name])
@@ -44,7 +44,7 @@ class Average:
     def in_place(self) -> Iterator[None]:
         """Replace the weights by their averages for a while."""
         kept = {name: weight.detach().clone() for name, weight in self._weights.items()}
-        self.put_in()
+        self.copy_to()
         try:
             yield
         finally:

@@ -67,7 +67,9 @@ class StepLoop(BaseLoop):
         runner = self.runner
         last = self.checkpoints.last() if self.resume else None
         if last is not None:
-            self.iter = self.checkpoints.restore(last, bare(runner.model), runner.optim_wrapper.optimizer, self.average)
+            self.iter = self.checkpoints.restore(
+                last, unwrap_model(runner.model), runner.optim_wrapper.optimizer, self.average
+            )
         if self.iter > self.max_iters:
             raise UsageError(
                 f"{last} has {self.iter:,} steps behind it, more than the {self.max_iters:,} that are asked for.",
@@ -80,7 +82,7 @@ class StepLoop(BaseLoop):
             while self.iter < self.max_iters:
                 self.run_iter(parts)
         if self.average:
-            self.average.put_in()
+            self.average.copy_to()
         runner.call_hook("after_train")
         return runner.model
 
@@ -134,8 +136,8 @@ class StepLoop(BaseLoop):
     def _not_finite(self) -> str:
         losses = self.runner.optim_wrapper.local_losses
         own = [str(s.get("key", "?")) for part in self._batch for s in part["data_samples"]]
-        guilty = distributed.all_words([] if np.isfinite(losses).all() else own)
-        keys = guilty or distributed.all_words(own)
+        guilty = distributed.gather_strings([] if np.isfinite(losses).all() else own)
+        keys = guilty or distributed.gather_strings(own)
         what = "The loss was not finite" if guilty else "A gradient was not finite"
         some = ", ".join(keys[:16]) + (", ..." if len(keys) > 16 else "")
         return (
@@ -153,7 +155,7 @@ class StepLoop(BaseLoop):
 SLOWER = "With the same settings it would happen again: try a lower learning rate, in another folder (out=...)."
 
 
-def bare(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     """Return a model without the wrapper that connects it to other processes."""
     return model.module if isinstance(model, MMDistributedDataParallel) else model
 

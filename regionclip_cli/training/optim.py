@@ -121,7 +121,7 @@ class StepWrapper(OptimWrapper):
         else:
             norms = [nn.utils.clip_grad_norm_(p, self.clip_norm) for p in trained]
         values = torch.stack([value.float() for value in (*self._losses, *norms)])
-        if distributed.any_of_us(~values.isfinite().all()):
+        if distributed.any_rank(~values.isfinite().all()):
             raise NotFiniteError
         super().step(**kwargs)
         self._losses.clear()

@@ -42,14 +42,14 @@ class TrainingSet(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class SampleIndex:
     """One place in the row of all images: which one, and the seed of what is drawn about it."""
 
     index: int
     seed: int
 
 
-class Batches(Sampler[list[Place]]):
+class Batches(Sampler[list[SampleIndex]]):
     """The parts of batches that one process computes, from a given step on, without end.
 
     A batch is B places in a row. It is cut into A parts, and each part into one piece per process, so that all
@@ -83,7 +83,7 @@ class Batches(Sampler[list[Place]]):
         self.rank, self.world_size = rank, world_size
         self.first_step = 0
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         """Yield A pieces a step, of B / (A W) places each."""
         places = self._places(self.first_step * self.batch_size)
         piece = self.batch_size // (self.accumulate * self.world_size)
@@ -92,14 +92,14 @@ class Batches(Sampler[list[Place]]):
                 part = [next(places) for _ in range(piece * self.world_size)]
                 yield part[self.rank * piece : (self.rank + 1) * piece]
 
-    def _places(self, first: int) -> Iterator[Place]:
+    def _places(self, first: int) -> Iterator[SampleIndex]:
         """Yield the places from position `first` on."""
         position, epoch = 0, 0
         while True:
             indices = self._order(epoch)
             for index in indices[max(0, first - position) :]:
                 at = max(position, first)
-                yield Place(int(index), item_seed(self.seed, at))
+                yield SampleIndex(int(index), item_seed(self.seed, at))
                 first = at + 1
             position += len(indices)
             epoch += 1
@@ -118,7 +118,7 @@ class Batches(Sampler[list[Place]]):
         return indices
 
 
-class Drawn(Dataset):
+class SampledDataset(Dataset):
     """A data set seen through places; errors come back as values, since a loader's process cannot raise ours whole."""
 
     def __init__(self, dataset: TrainingSet) -> None:
@@ -128,7 +128,7 @@ class Drawn(Dataset):
         """Return the number of images."""
         return len(self.dataset)
 
-    def __getitem__(self, place: Place) -> dict[str, Any] | RegionClipError:
+    def __getitem__(self, place: SampleIndex) -> dict[str, Any] | RegionClipError:
         """Return the item of a place, or of another image where that one cannot be read.
 
         The sample's metainfo then has `problems`, one sentence for each image that was passed over.
@@ -167,7 +167,7 @@ def collate(items: list[dict[str, Any] | RegionClipError]) -> dict[str, Any] | R
 def build_loader(batches: Batches, workers: int, device: torch.device) -> DataLoader:
     """Return the loader of one process: `workers` processes of its own read images, or it reads them itself."""
     return DataLoader(
-        Drawn(batches.dataset),
+        SampledDataset(batches.dataset),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,

@@ -14,7 +14,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 
-from regionclip_cli.errors import counted
+from regionclip_cli.errors import pluralize
 from regionclip_cli.recipe.schema import Optimisation
 from regionclip_cli.runs.progress import Silent
 from regionclip_cli.training.runner import build_runner, train
@@ -50,7 +50,7 @@ class Timing:
     def said(self, more: str = "") -> str:
         """Return two sentences for a person, with `more` behind the speed."""
         return (
-            f"Measured over {TIMED} steps of {counted(self.images, 'images')} on {self.device}: "
+            f"Measured over {TIMED} steps of {pluralize(self.images, 'images')} on {self.device}: "
             f"{self.images_per_second:.3g} images/s{more}, {self.memory / 2**30:.2f} GiB of memory. All steps would "
             f"take about {_time(self.seconds)}"
         )

@@ -1,7 +1,7 @@
 """What the processes of one training tell each other, so that a loss can look at all of their images.
 
 Gradients are averaged over processes afterwards. So a loss that every process computes alike from gathered embeddings
-counts once, and one that a process computes of its own regions counts once when it is scaled by `fair_share`.
+counts once, and one that a process computes of its own regions counts once when it is scaled by `rank_weight`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def summed(values: Tensor) -> Tensor:
     return total
 
 
-def fair_share(own: int, device: torch.device) -> Tensor:
+def rank_weight(own: int, device: torch.device) -> Tensor:
     """Return the factor () that makes the mean over `own` regions this process's part of the mean over all regions."""
     total = summed(torch.tensor(float(own), device=device))
     return own * processes() / total.clamp(min=1)
@@ -89,7 +89,7 @@ def join(device: torch.device) -> None:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
-def leave() -> None:
+def destroy() -> None:
     """Part from the other processes, at the end of the program."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -101,7 +101,7 @@ def wait() -> None:
         dist.barrier()
 
 
-def any_of_us(flag: Tensor) -> bool:
+def any_rank(flag: Tensor) -> bool:
     """Return whether `flag` (), bool, is true in any process."""
     if dist.is_initialized():
         count = flag.to(torch.float32)
@@ -110,7 +110,7 @@ def any_of_us(flag: Tensor) -> bool:
     return bool(flag)
 
 
-def all_words(words: list[str]) -> list[str]:
+def gather_strings(words: list[str]) -> list[str]:
     """Return the words of all processes, in the order of their numbers."""
     if not dist.is_initialized():
         return words

@@ -19,7 +19,7 @@ class _Forward(logging.Handler):
             logger.handle(record)
 
 
-def keep_stdout_clean() -> None:
+def redirect_mmengine_logs() -> None:
     """Take mmengine's default logger off stdout. A logger that a program made by itself is left as it is."""
     logger = MMLogger.get_current_instance()
     if logger.instance_name == NAME:

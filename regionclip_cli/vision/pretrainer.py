@@ -24,7 +24,7 @@ from regionclip_cli.errors import UsageError
 from regionclip_cli.registry import MODELS
 from regionclip_cli.vision import losses
 from regionclip_cli.vision.detector import OpenVocabularyDetector
-from regionclip_cli.vision.distributed import fair_share, gathered, summed
+from regionclip_cli.vision.distributed import gathered, rank_weight, summed
 from regionclip_cli.vision.teacher import Knowledge, OnlineTeacher, from_labels
 
 Texts = Callable[[Sequence[str]], Tensor]
@@ -141,7 +141,7 @@ class RegionTextPretrainer(BaseModel):
         o = self.objectives
         targets = torch.cat([its.concepts[:, 0] for its in known])
         found = {}
-        scale: Tensor | float = fair_share(len(regions), regions.device) if o.gather_regions else 1.0
+        scale: Tensor | float = rank_weight(len(regions), regions.device) if o.gather_regions else 1.0
         if o.distill:
             full = [its.full for its in known if its.full is not None]
             if len(full) == len(known):

@@ -49,7 +49,7 @@ class Scoring:
         if self.fusion not in FUSIONS:
             raise UsageError(f"Unknown fusion {self.fusion!r}.", f"Choose one of {', '.join(FUSIONS)}.")
 
-    def but(self, **changes: Any) -> Scoring:
+    def replace(self, **changes: Any) -> Scoring:
         """Return the same settings with some of them changed.
 
         Raises:
@@ -98,7 +98,7 @@ def as_scoring(given: Scoring | Mapping[str, Any] | str | None) -> Scoring:
         return given
     if isinstance(given, Mapping):
         changes = dict(given)
-        return as_scoring(changes.pop("preset", None)).but(**changes)
+        return as_scoring(changes.pop("preset", None)).replace(**changes)
     name = given or "default"
     if name not in SCORINGS:
         raise UsageError(f"Unknown scoring {name!r}.", f"Choose one of {', '.join(SCORINGS)}.")

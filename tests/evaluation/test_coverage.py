@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
-from regionclip_cli.evaluation.metrics import CoverTally, NamedTally, TimeTally
+from regionclip_cli.evaluation.metrics import Latency, ProposalRecall, RegionAccuracy
 from regionclip_cli.evaluation.proposal_recall import cover
 from regionclip_cli.evaluation.store import Line
 
@@ -54,7 +54,7 @@ def library_recall(made: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
 @pytest.mark.parametrize("seed", range(4))
 def test_recall_is_that_of_the_library(seed: int) -> None:
     made = images(seed)
-    tally = CoverTally(LIMITS)
+    tally = ProposalRecall(LIMITS)
     for objects, proposals in made:
         none = np.zeros((0, 4), np.float32)
         line = Line(1, none, NONE, NONE, hits=cover(objects, proposals, LIMITS))
@@ -69,11 +69,11 @@ def test_nothing_to_cover_or_to_cover_with() -> None:
     box, none = np.array([[0, 0, 9, 9]], np.float32), np.zeros((0, 4), np.float32)
     assert cover(none, box, LIMITS).sum() == cover(box, none, LIMITS).sum() == 0
     assert (cover(box, box, LIMITS) == 1).all()
-    assert CoverTally().summary() == {}
+    assert ProposalRecall().summary() == {}
 
 
 def test_naming_is_counted_by_class() -> None:
-    tally = NamedTally(classes=3, names=4)
+    tally = RegionAccuracy(classes=3, names=4)
     truths, guesses, ranks = np.array([0, 0, 1, 1]), np.array([0, 3, 1, 0]), np.array([0, 1, 0, 7])
     tally.add(Line(1, NONE, NONE, NONE, truths, guesses, ranks))
     assert tally.summary() == {"top1": 50.0, "top5": 75.0, "mean_class_accuracy": 50.0}
@@ -83,7 +83,7 @@ def test_naming_is_counted_by_class() -> None:
 
 
 def test_time_is_a_median_and_a_rate() -> None:
-    tally = TimeTally()
+    tally = Latency()
     assert set(tally.summary().values()) == {None}
     for seconds in (0.1, 0.2, 0.9):
         tally.add(Line(1, NONE, NONE, NONE, seconds=seconds))

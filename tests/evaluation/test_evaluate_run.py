@@ -13,7 +13,7 @@ from box_toys import write_shapes
 from toys import write_toy_model
 
 from regionclip_cli.errors import MissingError, RegionClipError, UsageError
-from regionclip_cli.evaluation.predictor import Eyes
+from regionclip_cli.evaluation.predictor import Predictor
 from regionclip_cli.recipe.schema import DetectionData
 from regionclip_cli.runs.progress import Silent
 from regionclip_cli.stages.evaluate import EvaluateResult, run
@@ -53,13 +53,13 @@ def numbers(result: EvaluateResult) -> list[dict[str, Any]]:
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the images that were looked at, as it grows."""
     seen: list[str] = []
-    look = Eyes.look
+    look = Predictor.look
 
-    def noting(self: Eyes, images: Any, ready: Any) -> Any:
+    def noting(self: Predictor, images: Any, ready: Any) -> Any:
         seen.extend(image.name for image in images)
         return look(self, images, ready)
 
-    monkeypatch.setattr(Eyes, "look", noting)
+    monkeypatch.setattr(Predictor, "look", noting)
     return seen
 
 
@@ -187,9 +187,9 @@ def test_predictions_of_a_file_are_scored_without_a_model(make_recipe: Any, tmp_
 
 
 def test_detections_that_are_no_numbers_are_told(make_recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    look = Eyes.look
+    look = Predictor.look
 
-    def damaged(self: Eyes, images: Any, ready: Any) -> Any:
+    def damaged(self: Predictor, images: Any, ready: Any) -> Any:
         seen = look(self, images, ready)
         for each in seen:
             each.scores[:2] = float("nan")
@@ -198,7 +198,7 @@ def test_detections_that_are_no_numbers_are_told(make_recipe: Any, monkeypatch: 
     fine, told = Interrupted(after=99), Interrupted(after=99)
     result = run(make_recipe(limit=2, name="fine"), fine)
     assert fine.warned == []
-    monkeypatch.setattr(Eyes, "look", damaged)
+    monkeypatch.setattr(Predictor, "look", damaged)
     run(make_recipe(limit=2, name="toy", out=Path(result.measured[0]["results"]).parent / "second"), told)
     assert [warning.split(",")[0] for warning in told.warned] == ["toy: 4 detections count for nothing"]
 

@@ -13,17 +13,17 @@ import pytest
 
 from regionclip_cli.data.detection_sets import DetectionSet
 from regionclip_cli.errors import MissingError, RegionClipError, UsageError
-from regionclip_cli.evaluation.load_predictions import GivenPredictions
-from regionclip_cli.evaluation.metrics import conclude
-from regionclip_cli.evaluation.task import Question, ask
+from regionclip_cli.evaluation.load_predictions import LoadedPredictions
+from regionclip_cli.evaluation.metrics import compute_metrics
+from regionclip_cli.evaluation.task import Task, build_task
 from regionclip_cli.recipe.detection import DetectSettings
 from regionclip_cli.recipe.schema import DetectionData, EvaluateSection
 from regionclip_cli.stages.detect import run as detect
 
 
 @pytest.fixture
-def question(truth: DetectionSet) -> Question:
-    return ask(truth, EvaluateSection())
+def task(truth: DetectionSet) -> Task:
+    return build_task(truth, EvaluateSection())
 
 
 @pytest.fixture(scope="session")
@@ -39,12 +39,12 @@ def detected(tmp_path_factory: pytest.TempPathFactory, shapes: DetectionData, to
     return out
 
 
-def records(question: Question) -> list[dict[str, Any]]:
+def records(task: Task) -> list[dict[str, Any]]:
     """Return perfect predictions as `detect` writes them."""
     made = []
-    for image in question.truth:
+    for image in task.truth:
         found = [
-            {"label": question.truth.classes[label], "score": 0.9, "box": [float(x) for x in box]}
+            {"label": task.truth.classes[label], "score": 0.9, "box": [float(x) for x in box]}
             for label, box in zip(image.labels, image.boxes, strict=True)
         ]
         made.append({"image": f"some/where/{image.name}", "width": 96, "height": 64, "detections": found})
@@ -56,9 +56,9 @@ def write_lines(path: Path, lines: list[Any]) -> Path:
     return path
 
 
-def test_both_formats_of_detect_say_the_same(detected: Path, question: Question) -> None:
-    lines = GivenPredictions(detected / "detections.jsonl", question)
-    whole = GivenPredictions(detected / "coco.json", question)
+def test_both_formats_of_detect_say_the_same(detected: Path, task: Task) -> None:
+    lines = LoadedPredictions(detected / "detections.jsonl", task)
+    whole = LoadedPredictions(detected / "coco.json", task)
     for given in (lines, whole):
         assert given.strange_names <= {"kettle"}
         assert (given.strange_images, given.missing) == (0, 0)
@@ -68,77 +68,77 @@ def test_both_formats_of_detect_say_the_same(detected: Path, question: Question)
         assert np.array_equal(line.scores, told[line.image].scores)
         assert np.array_equal(line.names, told[line.image].names)
     assert sum(len(line.scores) for line in told.values()) > 20
-    assert conclude(question, lines.lines()).summary["AP"] is not None
+    assert compute_metrics(task, lines.lines()).summary["AP"] is not None
 
 
-def test_perfect_predictions_score_100(question: Question, tmp_path: Path) -> None:
-    given = GivenPredictions(write_lines(tmp_path / "p.jsonl", records(question)), question)
-    assert conclude(question, given.lines()).summary["AP"] == pytest.approx(100)
+def test_perfect_predictions_score_100(task: Task, tmp_path: Path) -> None:
+    given = LoadedPredictions(write_lines(tmp_path / "p.jsonl", records(task)), task)
+    assert compute_metrics(task, given.lines()).summary["AP"] == pytest.approx(100)
 
 
-def test_a_list_of_results_uses_the_numbers_of_the_set(question: Question, tmp_path: Path, detected: Path) -> None:
+def test_a_list_of_results_uses_the_numbers_of_the_set(task: Task, tmp_path: Path, detected: Path) -> None:
     results = [
         {
-            **{"image_id": image.id, "category_id": question.truth.category_ids[label], "score": 0.5},
+            **{"image_id": image.id, "category_id": task.truth.category_ids[label], "score": 0.5},
             "bbox": [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])],
         }
-        for image in question.truth
+        for image in task.truth
         for label, box in zip(image.labels, image.boxes, strict=True)
     ]
     path = tmp_path / "results.json"
     path.write_text(json.dumps([*results[::-1], {**results[0], "image_id": 999}]))
-    given = GivenPredictions(path, question)
+    given = LoadedPredictions(path, task)
     assert given.strange_images == 1
-    assert conclude(question, given.lines()).summary["AP"] == pytest.approx(100)
+    assert compute_metrics(task, given.lines()).summary["AP"] == pytest.approx(100)
     with pytest.raises(UsageError, match="numbers images and classes as the run of `detect`") as told:
-        GivenPredictions(detected / "coco_results.json", question)
+        LoadedPredictions(detected / "coco_results.json", task)
     assert "coco.json" in told.value.hint
 
 
-def test_images_that_are_not_there_count_as_empty(question: Question, tmp_path: Path) -> None:
-    some = [*records(question)[:2], {"image": "strange.png", "detections": []}]
-    given = GivenPredictions(write_lines(tmp_path / "p.jsonl", some), question)
+def test_images_that_are_not_there_count_as_empty(task: Task, tmp_path: Path) -> None:
+    some = [*records(task)[:2], {"image": "strange.png", "detections": []}]
+    given = LoadedPredictions(write_lines(tmp_path / "p.jsonl", some), task)
     assert (given.missing, given.strange_images) == (3, 1)
-    summary = conclude(question, given.lines()).summary
+    summary = compute_metrics(task, given.lines()).summary
     assert 0 < summary["AP"] < 100
     assert summary["images"] == 5
 
 
-def as_coco(question: Question, names: list[str]) -> dict[str, Any]:
+def as_coco(task: Task, names: list[str]) -> dict[str, Any]:
     """Return coco.json as `detect` writes it, with one detection on the first image and none on the others."""
     images = [{"id": number, "file_name": name, "width": 96, "height": 64} for number, name in enumerate(names, 1)]
     one = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
     return {"images": images, "annotations": [one], "categories": [{"id": 1, "name": "red"}]}
 
 
-def test_images_in_coco_json_without_a_detection_are_not_missing(question: Question, tmp_path: Path) -> None:
-    content = as_coco(question, ["0.png", "1.png", "2.png", "strange.png"])
+def test_images_in_coco_json_without_a_detection_are_not_missing(task: Task, tmp_path: Path) -> None:
+    content = as_coco(task, ["0.png", "1.png", "2.png", "strange.png"])
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(content))
-    given = GivenPredictions(path, question)
+    given = LoadedPredictions(path, task)
     assert (given.missing, given.strange_images) == (2, 1)
     assert [(line.image, len(line.scores)) for line in given.lines()] == [(1, 1), (2, 0), (3, 0)]
     content["annotations"].clear()
     path.write_text(json.dumps(content))
-    assert conclude(question, GivenPredictions(path, question).lines()).summary["AP"] == 0
+    assert compute_metrics(task, LoadedPredictions(path, task).lines()).summary["AP"] == 0
 
 
-def test_two_files_that_fit_one_image_are_not_mixed(question: Question, tmp_path: Path) -> None:
+def test_two_files_that_fit_one_image_are_not_mixed(task: Task, tmp_path: Path) -> None:
     path = tmp_path / "coco.json"
-    path.write_text(json.dumps(as_coco(question, ["a/1.png", "b/1.png"])))
+    path.write_text(json.dumps(as_coco(task, ["a/1.png", "b/1.png"])))
     with pytest.raises(UsageError, match=r"'a/1\.png' and 'b/1\.png' fit the same image"):
-        GivenPredictions(path, question)
+        LoadedPredictions(path, task)
 
 
-def test_an_image_is_found_by_the_longest_end_of_its_path(question: Question, tmp_path: Path) -> None:
+def test_an_image_is_found_by_the_longest_end_of_its_path(task: Task, tmp_path: Path) -> None:
     names = ("a/1.png", "b/1.png", "2.png", "3.png", "4.png")
-    columns = replace(question.truth.columns, names=names)
-    nested = replace(question, truth=replace(question.truth, columns=columns))
+    columns = replace(task.truth.columns, names=names)
+    nested = replace(task, truth=replace(task.truth, columns=columns))
     lines = [{"image": f"x/{name}", "detections": []} for name in names]
-    given = GivenPredictions(write_lines(tmp_path / "p.jsonl", lines), nested)
+    given = LoadedPredictions(write_lines(tmp_path / "p.jsonl", lines), nested)
     assert [line.image for line in given.lines()] == [1, 2, 3, 4, 5]
     with pytest.raises(UsageError, match=r"'1\.png' fits 2 images"):
-        GivenPredictions(write_lines(tmp_path / "q.jsonl", [{"image": "1.png", "detections": []}]), nested)
+        LoadedPredictions(write_lines(tmp_path / "q.jsonl", [{"image": "1.png", "detections": []}]), nested)
 
 
 @pytest.mark.parametrize(
@@ -163,26 +163,26 @@ def test_an_image_is_found_by_the_longest_end_of_its_path(question: Question, tm
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(question: Question, tmp_path: Path, change: Any, sentence: str) -> None:
-    path = write_lines(tmp_path / "p.jsonl", change(records(question)))
+def test_what_is_wrong_is_told_with_its_place(task: Task, tmp_path: Path, change: Any, sentence: str) -> None:
+    path = write_lines(tmp_path / "p.jsonl", change(records(task)))
     with pytest.raises(UsageError, match=sentence):
-        GivenPredictions(path, question)
+        LoadedPredictions(path, task)
 
 
 @pytest.mark.parametrize(
     ("name", "text"), [("a.json", "{}"), ("b.json", '{"images": []}'), ("c.json", "cat"), ("d", "")]
 )
-def test_files_of_another_kind_are_refused(question: Question, tmp_path: Path, name: str, text: str) -> None:
+def test_files_of_another_kind_are_refused(task: Task, tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(RegionClipError):
-        GivenPredictions(tmp_path / name, question)
+        LoadedPredictions(tmp_path / name, task)
 
 
-def test_a_file_that_is_cut_off_or_absent_is_told(question: Question, tmp_path: Path, detected: Path) -> None:
+def test_a_file_that_is_cut_off_or_absent_is_told(task: Task, tmp_path: Path, detected: Path) -> None:
     with pytest.raises(MissingError, match="There is no file of predictions"):
-        GivenPredictions(tmp_path / "none.jsonl", question)
+        LoadedPredictions(tmp_path / "none.jsonl", task)
     shutil.copy(detected / "detections.jsonl", tmp_path / "cut.jsonl")
     path = tmp_path / "cut.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UsageError, match=r"cut\.jsonl:5 is not JSON"):
-        GivenPredictions(path, question)
+        LoadedPredictions(path, task)

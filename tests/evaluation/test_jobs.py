@@ -12,7 +12,7 @@ import pytest
 from toys import write_toy_model
 
 from regionclip_cli.evaluation.jobs import make_jobs
-from regionclip_cli.evaluation.metrics import conclude
+from regionclip_cli.evaluation.metrics import compute_metrics
 from regionclip_cli.evaluation.report import write_results
 from regionclip_cli.recipe.fields import checked
 from regionclip_cli.recipe.schema import Recipe
@@ -64,7 +64,7 @@ def test_a_fine_tuned_model_brings_the_network_it_was_trained_with(networks: Any
 @pytest.mark.parametrize("share", ["about.json", "results.json"])
 def test_several_processes_may_write_at_once(make_recipe: Any, monkeypatch: pytest.MonkeyPatch, share: str) -> None:
     [job] = make_jobs(make_recipe(), Silent())
-    measured = conclude(job.question, [])
+    measured = compute_metrics(job.task, [])
 
     def write() -> None:
         job.claim() if share == "about.json" else write_results(job, measured, list, Silent())

@@ -15,10 +15,10 @@ from regionclip_cli.data.detection_sets import DetectionSet
 from regionclip_cli.data.pixels import decode
 from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.evaluation.evaluator import measure
-from regionclip_cli.evaluation.inference_config import choose_looking
+from regionclip_cli.evaluation.inference_config import choose_inference_config
 from regionclip_cli.evaluation.scores import score_detections
 from regionclip_cli.evaluation.store import read_lines
-from regionclip_cli.evaluation.task import ask
+from regionclip_cli.evaluation.task import build_task
 from regionclip_cli.inference.detector import Detector
 from regionclip_cli.recipe.schema import EvaluateSection
 from regionclip_cli.vision.crop_encoder import CropEncoder
@@ -172,7 +172,7 @@ def test_names_that_only_compete_take_their_share(loaded: Any, truth: DetectionS
     assert wide.summary["top1"] <= plain.summary["top1"]
     only = measure(model, truth, KNOWN.model_copy(update={"vocabulary": "red"}), text=text, card=card)
     assert only.summary["top1"] == 100
-    assert only.question.truth.classes == ("red",)
+    assert only.task.truth.classes == ("red",)
 
 
 def test_batches_change_nothing_but_rounding(loaded: Any, truth: DetectionSet, tmp_path: Path) -> None:
@@ -201,11 +201,11 @@ def test_official_settings_are_those_of_the_paper(
     truth: DetectionSet, boxes: str, style: Any, refines: bool, expected: tuple
 ) -> None:
     settings = EvaluateSection(boxes=boxes, scoring="official")
-    question = ask(truth, settings)
-    question = replace(question, truth=replace(truth, style=style), max_dets=300 if style == "lvis" else 100)
-    looking = choose_looking(settings, question, None, refines)
-    s = looking.scoring
+    task = build_task(truth, settings)
+    task = replace(task, truth=replace(truth, style=style), max_dets=300 if style == "lvis" else 100)
+    inference = choose_inference_config(settings, task, None, refines)
+    s = inference.scoring
     assert (s.fusion, s.conf, s.soft, s.proposal_iou, s.max_proposals, s.max_dets) == expected
-    assert (s.iou, s.nms, looking.short_side, looking.long_side) == (0.5, "class", 800, 1333)
-    ours = choose_looking(EvaluateSection(boxes=boxes, conf=0.2, short_side=64), question, None, refines)
+    assert (s.iou, s.nms, inference.short_side, inference.long_side) == (0.5, "class", 800, 1333)
+    ours = choose_inference_config(EvaluateSection(boxes=boxes, conf=0.2, short_side=64), task, None, refines)
     assert (ours.scoring.fusion, ours.scoring.conf, ours.short_side) == ("sigmoid", 0.2, 64)

@@ -11,7 +11,7 @@ import pytest
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.data.splits import split_labels
 from regionclip_cli.errors import RegionClipError, UsageError
-from regionclip_cli.evaluation.task import ask, doubts
+from regionclip_cli.evaluation.task import build_task, class_name_warnings
 from regionclip_cli.recipe.schema import DetectionData, EvaluateSection
 
 
@@ -23,57 +23,57 @@ def split(tmp_path: Path) -> str:
 
 
 def test_the_names_are_those_of_the_set(truth: DetectionSet) -> None:
-    question = ask(truth, EvaluateSection())
-    assert question.names.labels == truth.classes == ("red", "green", "blue")
-    assert question.classes.tolist() == question.columns().tolist() == [0, 1, 2]
-    assert (question.split, question.max_dets) == (None, 100)
-    assert question.truth is truth
+    task = build_task(truth, EvaluateSection())
+    assert task.names.labels == truth.classes == ("red", "green", "blue")
+    assert task.classes.tolist() == task.columns().tolist() == [0, 1, 2]
+    assert (task.split, task.max_dets) == (None, 100)
+    assert task.truth is truth
 
 
 def test_a_split_leaves_out_classes_of_neither_part(truth: DetectionSet, split: str) -> None:
-    question = ask(truth, EvaluateSection(split=split))
-    assert question.names.labels == question.truth.classes == ("red", "green")
-    assert question.split is not None
-    assert (question.split.base, question.split.novel) == (("green",), ("red",))
-    assert len(question.truth) == len(truth)  # images without an object of them still count
+    task = build_task(truth, EvaluateSection(split=split))
+    assert task.names.labels == task.truth.classes == ("red", "green")
+    assert task.split is not None
+    assert (task.split.base, task.split.novel) == (("green",), ("red",))
+    assert len(task.truth) == len(truth)  # images without an object of them still count
 
 
 def test_official_scoring_leaves_out_images_without_an_object_of_the_classes(truth: DetectionSet) -> None:
     having = sum("blue" in [truth.classes[label] for label in image.labels] for image in truth)
     assert 0 < having < len(truth)
-    question = ask(truth, EvaluateSection(vocabulary="blue", scoring="official"))
-    assert len(question.truth) == having
-    assert len(ask(truth, EvaluateSection(vocabulary="blue")).truth) == len(truth)
+    task = build_task(truth, EvaluateSection(vocabulary="blue", scoring="official"))
+    assert len(task.truth) == having
+    assert len(build_task(truth, EvaluateSection(vocabulary="blue")).truth) == len(truth)
 
 
 def test_a_vocabulary_may_ask_for_less(truth: DetectionSet, split: str) -> None:
-    question = ask(truth, EvaluateSection(vocabulary="Green,RED", split=split))
-    assert question.names.labels == ("Green", "RED")
-    assert question.truth.classes == ("red", "green")
-    assert question.classes.tolist() == [1, 0]
-    assert question.columns().tolist() == [1, 0]
-    novel = ask(truth, EvaluateSection(vocabulary="red", split=split))
+    task = build_task(truth, EvaluateSection(vocabulary="Green,RED", split=split))
+    assert task.names.labels == ("Green", "RED")
+    assert task.truth.classes == ("red", "green")
+    assert task.classes.tolist() == [1, 0]
+    assert task.columns().tolist() == [1, 0]
+    novel = build_task(truth, EvaluateSection(vocabulary="red", split=split))
     assert novel.split is not None
     assert (novel.split.base, novel.split.novel) == ((), ("red",))
 
 
 def test_a_vocabulary_may_ask_for_more(truth: DetectionSet) -> None:
-    question = ask(truth, EvaluateSection(vocabulary="kettle,red,blue,green,cat"))
-    assert question.truth.classes == truth.classes
-    assert question.classes.tolist() == [-1, 0, 2, 1, -1]
-    assert question.columns().tolist() == [1, 3, 2]
+    task = build_task(truth, EvaluateSection(vocabulary="kettle,red,blue,green,cat"))
+    assert task.truth.classes == truth.classes
+    assert task.classes.tolist() == [-1, 0, 2, 1, -1]
+    assert task.columns().tolist() == [1, 3, 2]
 
 
 def test_a_vocabulary_without_any_class_is_told_with_near_names(truth: DetectionSet) -> None:
     with pytest.raises(UsageError, match=r"boxes\.json has no class 'greem'") as told:
-        ask(truth, EvaluateSection(vocabulary="greem"))
+        build_task(truth, EvaluateSection(vocabulary="greem"))
     assert "'green'" in told.value.hint
 
 
 @pytest.mark.parametrize("settings", [{"split": "coco-48-71"}, {"split": "nowhere.yaml"}, {"vocabulary": "@cocoa"}])
 def test_what_cannot_be_read_is_told(truth: DetectionSet, settings: dict[str, str]) -> None:
     with pytest.raises(RegionClipError):
-        ask(truth, EvaluateSection(**settings))
+        build_task(truth, EvaluateSection(**settings))
 
 
 def test_lvis_counts_300_and_asks_with_synonyms_unless_it_is_official(tmp_path: Path) -> None:
@@ -92,8 +92,11 @@ def test_lvis_counts_300_and_asks_with_synonyms_unless_it_is_official(tmp_path: 
     path = tmp_path / "lvis.json"
     path.write_text(json.dumps(content))
     few = open_detection_set(DetectionData(dataset="lvis", annotations=str(path)))
-    free, official = ask(few, EvaluateSection(dataset="lvis")), ask(few, EvaluateSection(scoring="official"))
-    assert (free.max_dets, ask(few, EvaluateSection(max_dets=7)).max_dets) == (300, 7)
+    free, official = (
+        build_task(few, EvaluateSection(dataset="lvis")),
+        build_task(few, EvaluateSection(scoring="official")),
+    )
+    assert (free.max_dets, build_task(few, EvaluateSection(max_dets=7)).max_dets) == (300, 7)
     telephone = few.classes.index("cellular telephone")
     assert "cellphone" in free.names.phrases[telephone]
     assert official.names.phrases[telephone] == ("cellular telephone",)
@@ -105,18 +108,18 @@ def test_a_class_that_is_spelt_otherwise_is_not_passed_over_in_silence(truth: De
     labels = split_labels("coco-48-17")
     assert len(labels) == 65
     misspelt = replace(truth, name="my.json", classes=(*(set(labels) - {"umbrella"}), "umbrela"))
-    assert doubts(misspelt, EvaluateSection(split="coco-48-17")) == [
+    assert class_name_warnings(misspelt, EvaluateSection(split="coco-48-17")) == [
         "my.json has 64 of the 65 classes of coco-48-17; left out: umbrella. Perhaps 'umbrella' is 'umbrela' there?"
     ]
-    [told] = doubts(replace(truth, classes=("banana", "cat")), EvaluateSection(split="lvis-rare"))
+    [told] = class_name_warnings(replace(truth, classes=("banana", "cat")), EvaluateSection(split="lvis-rare"))
     assert told.startswith("boxes.json has 2 of the 1,203 classes of lvis-rare; left out: ")
     assert "andanna" not in told  # bananas are meant
     whole = replace(truth, classes=tuple(label.title() for label in labels))
-    assert doubts(whole, EvaluateSection(split="coco-48-17")) == []
+    assert class_name_warnings(whole, EvaluateSection(split="coco-48-17")) == []
 
 
 def test_a_name_of_the_vocabulary_that_looks_like_a_class_is_told(truth: DetectionSet) -> None:
-    [told] = doubts(truth, EvaluateSection(vocabulary="red,gren,kettle"))
+    [told] = class_name_warnings(truth, EvaluateSection(vocabulary="red,gren,kettle"))
     assert told == "Not every name of the vocabulary is a class of boxes.json. Perhaps 'gren' is 'green' there?"
-    assert doubts(truth, EvaluateSection(vocabulary="Red,kettle,greenhouse")) == []
-    assert doubts(truth, EvaluateSection(vocabulary="gren,green")) == []
+    assert class_name_warnings(truth, EvaluateSection(vocabulary="Red,kettle,greenhouse")) == []
+    assert class_name_warnings(truth, EvaluateSection(vocabulary="gren,green")) == []

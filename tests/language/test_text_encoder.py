@@ -13,7 +13,7 @@ from regionclip_cli.hub.model_card import ModelCard
 from regionclip_cli.language.templates import fill, templates
 from regionclip_cli.language.text_cache import TextCache
 from regionclip_cli.language.text_encoder import TextEncoder
-from regionclip_cli.language.text_tower import TextSide, clip_config
+from regionclip_cli.language.text_tower import TextTower, clip_config
 
 Write = Callable[..., Path]
 Config = dict[str, Any]
@@ -113,8 +113,8 @@ def test_the_weights_are_read_when_a_phrase_is_new(words: Path, monkeypatch: pyt
     from regionclip_cli.language import text_encoder
 
     loads = []
-    real = text_encoder.load_text_side
-    monkeypatch.setattr(text_encoder, "load_text_side", lambda *given: loads.append(1) or real(*given))
+    real = text_encoder.load_text_tower
+    monkeypatch.setattr(text_encoder, "load_text_tower", lambda *given: loads.append(1) or real(*given))
     rows = TextEncoder(words).encode(NAMES)
     assert len(loads) == 1
     again = TextEncoder(words)
@@ -217,7 +217,7 @@ def test_a_text_tower_with_a_gap_is_refused(write_model_of_words: Write) -> None
 )
 def test_other_kinds_of_text_towers_are_refused(config: Config, change: Config) -> None:
     with pytest.raises(UsageError):
-        TextSide(config | change, {})
+        TextTower(config | change, {})
 
 
 def test_the_config_is_the_cards_or_the_backbones(config: Config) -> None:
@@ -244,7 +244,7 @@ def test_towers_that_look_at_all_tokens_see_all(config: Config, change: Config) 
     torch.manual_seed(0)
     clip = open_clip.CLIP(16, config["vision_cfg"], config["text_cfg"]).eval()
     state = {key: value for key, value in clip.state_dict().items() if not key.startswith(("visual.", "logit_scale"))}
-    side = TextSide(config, state)
+    side = TextTower(config, state)
     tokens = side.tokenize(NAMES)
     with torch.no_grad():
         torch.testing.assert_close(side(tokens), clip.encode_text(tokens))
@@ -254,6 +254,6 @@ def test_tokenizer_options_of_the_config_count(config: Config) -> None:
     clip = open_clip.CLIP(16, config["vision_cfg"], config["text_cfg"])
     state = {key: value for key, value in clip.state_dict().items() if not key.startswith(("visual.", "logit_scale"))}
     options = {"text_cfg": config["text_cfg"] | {"tokenizer_kwargs": {"clean": "canonicalize"}}}
-    plain, bare = TextSide(config, state), TextSide(config | options, state)
+    plain, bare = TextTower(config, state), TextTower(config | options, state)
     assert torch.equal(bare.tokenize(["a cat!"]), plain.tokenize(["a cat"]))
     assert not torch.equal(plain.tokenize(["a cat!"]), plain.tokenize(["a cat"]))

@@ -235,10 +235,10 @@ def test_images_are_let_go(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     alive: list[weakref.ref] = []
     most = 0
-    make_ready = detect.make_ready
+    prepare_image = detect.prepare_image
 
     def watched(*args: Any, **options: Any) -> Any:
-        ready = make_ready(*args, **options)
+        ready = prepare_image(*args, **options)
         alive.append(weakref.ref(ready))
         return ready
 
@@ -246,7 +246,7 @@ def test_images_are_let_go(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         nonlocal most
         most = max(most, sum(reference() is not None for reference in alive))
 
-    monkeypatch.setattr(detect, "make_ready", watched)
+    monkeypatch.setattr(detect, "prepare_image", watched)
     write_photos(Path("many"), tuple(f"{index:02}.png" for index in range(24)))
     go("many", emit=count)
     assert len(alive) == 24

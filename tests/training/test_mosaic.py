@@ -12,10 +12,10 @@ from box_toys import write_shapes
 
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.errors import UsageError
-from regionclip_cli.training.augment import View, Views, stitch, vary_colour
+from regionclip_cli.training.augment import Augment, View, stitch, vary_colour
 from regionclip_cli.training.dataset import TrainingImages
 
-MOSAIC = Views(mosaic=1.0, canvas=64, jitter=(0.8, 1.2))
+MOSAIC = Augment(mosaic=1.0, canvas=64, jitter=(0.8, 1.2))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_crowds_are_told_apart(tmp_path: Path) -> None:
     content["annotations"][0]["iscrowd"] = 1
     Path(data.annotations).write_text(json.dumps(content))
     shapes = open_detection_set(data)
-    samples = [TrainingImages(shapes, Views(short_sides=(64,)), crowds=True).draw(i, 0) for i in range(2)]
+    samples = [TrainingImages(shapes, Augment(short_sides=(64,)), crowds=True).draw(i, 0) for i in range(2)]
     ignored = [sample["data_samples"].ignored_instances for sample in samples]
     assert sum(map(len, ignored)) == 1
     assert all(each.crowd.all() for each in ignored)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from training_toys import Noise
 
 from regionclip_cli.errors import UsageError
-from regionclip_cli.training.sampler import Batches, Place
+from regionclip_cli.training.sampler import Batches, SampleIndex
 
 
-def parts(first_step: int = 0, steps: int = 3, count: int = 10, **options: int) -> list[list[Place]]:
+def parts(first_step: int = 0, steps: int = 3, count: int = 10, **options: int) -> list[list[SampleIndex]]:
     plain = {"batch_size": 4, "accumulate": 1, "rank": 0, "world_size": 1, "seed": 5}
     batches = Batches(Noise(count), **plain | options)
     batches.first_step = first_step

@@ -14,7 +14,7 @@ from toys import COLOURS
 
 from regionclip_cli.data.detection_sets import open_detection_set
 from regionclip_cli.errors import InputError, UsageError
-from regionclip_cli.training.augment import Views
+from regionclip_cli.training.augment import Augment
 from regionclip_cli.training.dataset import TrainingImages, with_objects
 from regionclip_cli.training.masks import as_masks
 from regionclip_cli.training.sampler import draw_epoch, repeat_factors
@@ -22,13 +22,13 @@ from regionclip_cli.training.sampler import draw_epoch, repeat_factors
 
 def test_a_view_keeps_pixels_and_boxes_together(tmp_path):
     images = open_detection_set(write_shapes(tmp_path))
-    plain = TrainingImages(images, Views((0,), 1000, 0.0)).draw(2, seed=1)
-    mirrored = TrainingImages(images, Views((0,), 1000, 1.0)).draw(2, seed=1)
+    plain = TrainingImages(images, Augment((0,), 1000, 0.0)).draw(2, seed=1)
+    mirrored = TrainingImages(images, Augment((0,), 1000, 1.0)).draw(2, seed=1)
     assert torch.equal(plain["inputs"].flip(2), mirrored["inputs"])
     width = plain["inputs"].shape[2]
     here, there = plain["data_samples"].gt_instances.bboxes, mirrored["data_samples"].gt_instances.bboxes
     torch.testing.assert_close(there, torch.stack([width - here[:, 2], here[:, 1], width - here[:, 0], here[:, 3]], 1))
-    doubled = TrainingImages(images, Views((128,), 1000, 0.0)).draw(2, seed=1)
+    doubled = TrainingImages(images, Augment((128,), 1000, 0.0)).draw(2, seed=1)
     assert doubled["inputs"].shape == (3, 128, 192)
     torch.testing.assert_close(doubled["data_samples"].gt_instances.bboxes, here * 2)
     sample = doubled["data_samples"]
@@ -40,19 +40,19 @@ def test_a_view_keeps_pixels_and_boxes_together(tmp_path):
 
 
 def test_what_is_drawn_depends_on_the_seed_alone(tmp_path):
-    images = TrainingImages(open_detection_set(write_shapes(tmp_path)), Views((48, 64, 80), 200, 0.5))
+    images = TrainingImages(open_detection_set(write_shapes(tmp_path)), Augment((48, 64, 80), 200, 0.5))
     first = [images.draw(0, seed) for seed in range(40)]
     again = [images.draw(0, seed) for seed in range(40)]
     assert all(torch.equal(a["inputs"], b["inputs"]) for a, b in zip(first, again, strict=True))
     assert {item["inputs"].shape[1] for item in first} == {48, 64, 80}
     assert {item["data_samples"].flip for item in first} == {True, False}
-    assert max(TrainingImages(images.images, Views((500,), 200, 0.5)).draw(0, 0)["inputs"].shape) == 200
+    assert max(TrainingImages(images.images, Augment((500,), 200, 0.5)).draw(0, 0)["inputs"].shape) == 200
 
 
 def test_masks_go_along(tmp_path):
     images = open_detection_set(write_shapes(tmp_path, masks=True))
     for flip in (0.0, 1.0):
-        view = TrainingImages(images, Views((128,), 1000, flip), masks=True).draw(0, 0)["data_samples"].gt_instances
+        view = TrainingImages(images, Augment((128,), 1000, flip), masks=True).draw(0, 0)["data_samples"].gt_instances
         assert isinstance(view.masks, PolygonMasks)
         box, ring = view.bboxes[0].tolist(), view.masks.masks[0][0].reshape(-1, 2)
         middle = (box[0] + box[2]) / 2
@@ -60,7 +60,7 @@ def test_masks_go_along(tmp_path):
         assert (left, right) == pytest.approx((middle, box[2]) if flip else (box[0], middle), abs=1e-3)
     without = open_detection_set(write_shapes(tmp_path / "no"))
     with pytest.raises(UsageError, match="without masks"):
-        TrainingImages(without, Views(), masks=True).draw(0, 0)
+        TrainingImages(without, Augment(), masks=True).draw(0, 0)
 
 
 def test_run_length_masks_become_bitmaps():
@@ -87,7 +87,7 @@ def test_images_without_an_object_of_the_classes_and_crowds_are_left_out(tmp_pat
     names = {each["image_id"] for each in content["annotations"] if each["category_id"] == 10 and not each["iscrowd"]}
     assert [image.id for image in red] == sorted(names)
     assert 0 < len(red) < 8
-    crowd = TrainingImages(images, Views((0,), 1000, 0)).draw(0, 0)["data_samples"].gt_instances
+    crowd = TrainingImages(images, Augment((0,), 1000, 0)).draw(0, 0)["data_samples"].gt_instances
     assert len(crowd.bboxes) == len(crowd.labels) == 0
     content["annotations"] = [each | {"iscrowd": 1} for each in content["annotations"]]
     Path(data.annotations).write_text(json.dumps(content))
@@ -100,11 +100,11 @@ def test_a_picture_of_another_size_is_refused(tmp_path):
     content = json.loads(Path(data.annotations).read_text())
     content["images"][0]["width"] = 97
     Path(data.annotations).write_text(json.dumps(content))
-    images = TrainingImages(open_detection_set(data), Views())
+    images = TrainingImages(open_detection_set(data), Augment())
     with pytest.raises(InputError, match=r"0\.png has 96 x 64 pixels, and its annotations are for 97 x 64"):
         images.draw(0, 0)
     with pytest.raises(UsageError, match="one length"):
-        TrainingImages(images.images, Views(()))
+        TrainingImages(images.images, Augment(()))
 
 
 def test_rare_classes_are_repeated_by_the_root(tmp_path):
@@ -129,7 +129,7 @@ def test_an_epoch_rounds_by_chance_and_keeps_the_mean():
 
 def test_large_scale_jitter_cuts_a_square(tmp_path):
     images = open_detection_set(write_shapes(tmp_path, masks=True))
-    views = TrainingImages(images, Views(jitter=(0.5, 2.0), canvas=64, flip=0.5), masks=True)
+    views = TrainingImages(images, Augment(jitter=(0.5, 2.0), canvas=64, flip=0.5), masks=True)
     sizes, counts = set(), set()
     for seed in range(60):
         item = views.draw(3, seed)
@@ -148,4 +148,4 @@ def test_large_scale_jitter_cuts_a_square(tmp_path):
     assert len(sizes) > 10
     assert counts == {1, 2}
     with pytest.raises(UsageError, match="jitter"):
-        Views(jitter=(2.0, 1.0))
+        Augment(jitter=(2.0, 1.0))

@@ -90,7 +90,7 @@ def test_classes_and_scoring_change_between_two_images():
     detector.set_concepts(torch.randn(1300, DIM))
     step(detector, [picture()], [image_sample(64, 96)])
     torch.manual_seed(0)
-    detector.set_scoring(detector.scoring.but(max_dets=1))
+    detector.set_scoring(detector.scoring.replace(max_dets=1))
     assert len(step(detector, [picture()], [image_sample(64, 96)])[0].pred_instances) == 1
     detector.set_scoring("official")
     assert detector.scoring == SCORINGS["official"]
@@ -191,7 +191,7 @@ def test_tensor_mode_returns_proposals_and_embeddings():
 
 def test_scoring_presets_and_mistakes():
     assert as_scoring("official").fusion == "logit"
-    assert as_scoring({"preset": "official", "conf": 0.02}) == SCORINGS["official"].but(conf=0.02)
+    assert as_scoring({"preset": "official", "conf": 0.02}) == SCORINGS["official"].replace(conf=0.02)
     assert as_scoring(None) is SCORINGS["default"]
     with pytest.raises(UsageError, match="default, official"):
         as_scoring("paper")

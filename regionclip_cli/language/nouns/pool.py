@@ -167,7 +167,7 @@ def choose_concepts(
     Raises:
         UsageError: Nothing is left; more is to be added than may be kept; a concept is to be added and left out.
     """
-    added, dropped = wishes(max_concepts, add, drop)
+    added, dropped = resolve_add_drop(max_concepts, add, drop)
     out = {*dropped, *added}
     frequent = [name for name, count in counts.items() if count >= min_count and name not in out]
     frequent.sort(key=lambda name: (-counts[name], name))
@@ -179,7 +179,7 @@ def choose_concepts(
     return ConceptPool(tuple((name, counts.get(name, 0)) for name in chosen), absent)
 
 
-def wishes(
+def resolve_add_drop(
     max_concepts: int | None, add: Sequence[str], drop: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what is to be added and what is to be left out, see `choose_concepts`; no caption is needed for that.

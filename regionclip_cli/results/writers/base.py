@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Writer(ABC):
     """Writes detections in one format: `open`, `write` once an image, then `close`, or `abort` when the run was cut.
 
-    Subclasses must leave no half-written file under a final name at any moment (`results.files.replacing`,
+    Subclasses must leave no half-written file under a final name at any moment (`files.replacing`,
     `results.journal.Journal`) and raise `OutputError` when the disk refuses.
 
     Attributes:
