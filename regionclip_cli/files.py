@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -52,6 +53,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 part.unlink()
             raise
+
+
+def is_name_too_long(err: OutputError) -> bool:
+    """Return whether a file could not be written because of its name alone, so that others still can."""
+    return isinstance(err.__cause__, OSError) and err.__cause__.errno == errno.ENAMETOOLONG
 
 
 def check_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What a plugin hands over: frozen descriptions that name code by dotted path and import none of it.
 
 A plugin's entry point resolves to one of these objects. Reading it must stay cheap, so that listing every installed
-backbone or writer costs milliseconds; the code behind `network`, `loader` or `writer` is imported when it is used.
+backbone or writer costs milliseconds; the code behind `network`, `loader` or `render` is imported when it is used.
 """
 
 from __future__ import annotations
@@ -79,11 +79,13 @@ class WriterSpec:
     Attributes:
         name: What `--format` calls it.
         summary: One sentence for listings: what is written, and where below the output folder.
-        writer: Dotted path `package.module:Class` of a `results.writers.base.Writer` subclass.
-        needs_pixels: Whether the writer draws on the image, so that the pixels must be kept until it is written.
+        render: Dotted path `package.module:function`, called as `function(records, folder, labels)` when detection has
+            finished; `regionclip_cli.results.writers` describes the arguments.
+        outputs: Names of the files and folders that it writes below the output folder. A new run refuses a folder that
+            already holds one of them.
     """
 
     name: str
     summary: str
-    writer: str
-    needs_pixels: bool = False
+    render: str
+    outputs: tuple[str, ...] = ()

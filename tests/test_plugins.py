@@ -126,7 +126,7 @@ def test_a_broken_plugin_is_one_sentence_for_whoever_asks(code: str, target: str
 
 def test_no_plugin_replaces_what_is_ours(site: Path) -> None:
     add_writer(site, "usurper", "jsonl")
-    assert plugins.find("writers", "jsonl").writer.startswith("regionclip_cli.")
+    assert plugins.find("writers", "jsonl").render.startswith("regionclip_cli.")
     assert plugins.names("writers").count("jsonl") == 1
     problems = [offer.problem for offer in plugins.describe() if offer.distribution == "usurper"]
     assert len(problems) == 1
@@ -142,7 +142,7 @@ def test_two_plugins_of_one_name_are_told_apart_by_the_switch(site: Path, monkey
     problems = {offer.distribution: offer.problem for offer in plugins.describe() if offer.name == "ink"}
     assert problems == {"scribe": "The name is also offered by squid.", "squid": "The name is also offered by scribe."}
     monkeypatch.setenv(plugins.SWITCH, "squid")
-    assert plugins.find("writers", "ink").writer == "squid:Writer"
+    assert plugins.find("writers", "ink").render == "squid:Writer"
 
 
 def test_describe_isolates_what_is_broken(site: Path) -> None:

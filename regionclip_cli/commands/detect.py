@@ -81,4 +81,6 @@ def detect(
     if not json_lines:
         console.table(*result.tally.table(), to="stderr")
     console.note(result.summary())
+    if result.broken_formats:
+        return ExitCode.PLUGIN
     return ExitCode.SOME_FAILED if result.failed else ExitCode.OK

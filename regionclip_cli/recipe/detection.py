@@ -57,8 +57,8 @@ class DetectSettings(BaseModel):
     batch: Count = Field(1, description="Images to look at together.")
     out: Path | None = Field(None, description=f"Folder for the results; left out, {DEFAULT_OUT}.")
     formats: tuple[str, ...] = Field(
-        ("jsonl", "images"),
-        description="What to write: jsonl, images, coco, yolo, csv, or the name of a plugin's format.",
+        ("images",),
+        description="What to write besides detections.jsonl: images, coco, yolo, csv, or a plugin's format.",
     )
     json_lines: bool = Field(
         False, description="Write one JSON object an image to stdout, and no files unless --out is given."

@@ -1,8 +1,14 @@
-"""What a run found, small enough to keep however many images it saw."""
+"""`detect`: find objects by name in files, folders or an image on standard input.
+
+The detections of an image are in `detections.jsonl` before the next batch is read; the other formats are rendered from
+that file at the end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,7 +19,8 @@ from regionclip_cli import __version__
 from regionclip_cli.data.boxes import BoxFile, read_boxes
 from regionclip_cli.data.images import ImageInput, find_inputs
 from regionclip_cli.data.pixels import read_image
-from regionclip_cli.errors import InputError, UsageError
+from regionclip_cli.errors import InputError, UsageError, pluralize
+from regionclip_cli.files import writing
 from regionclip_cli.hub.model_card import fingerprint
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.inference.detector import Detector
@@ -23,13 +30,13 @@ from regionclip_cli.language.class_names import Vocabulary, parse_classes
 from regionclip_cli.recipe.detection import DEFAULT_OUT, DetectSettings
 from regionclip_cli.results.detections import ImageDetections
 from regionclip_cli.runs.progress import Progress, Silent
-from regionclip_cli.stages.detect_output import OutputFolder
+from regionclip_cli.stages.detect_output import OutputFolder, Rendered
 
-FEW_IMAGES = 6
-"""Up to so many images are listed one by one."""
+MAX_LISTED_IMAGES = 6
+"""Up to this many images, detections are listed one by one."""
 
-FEW_ROWS = 8
-"""So many detections are listed of an image."""
+MAX_LISTED_DETECTIONS = 8
+"""Detections listed per image."""
 
 
 @dataclass
@@ -43,11 +50,11 @@ class Found:
 
 @dataclass
 class Tally:
-    """Counts by class, and the detections of the first few images.
+    """Counts per class, and the detections of the first few images.
 
     Attributes:
-        images: How many were added.
-        classes: By class name.
+        images: Images added.
+        classes: Counts by class name.
         first: Detections of the first images; empty once there are more than a few.
     """
 
@@ -57,7 +64,7 @@ class Tally:
 
     @property
     def detections(self) -> int:
-        """Return how many objects were found."""
+        """Return the number of detections."""
         return sum(found.count for found in self.classes.values())
 
     def add(self, detections: ImageDetections) -> None:
@@ -69,25 +76,26 @@ class Tally:
             found.best = max(found.best, float(score))
         for label in set(detections.labels):
             self.classes[label].images += 1
-        self.first = [*self.first, detections] if self.images <= FEW_IMAGES else []
+        self.first = [*self.first, detections] if self.images <= MAX_LISTED_IMAGES else []
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
-        """Return headings and rows: what is in each image when there are few, else how often each class was found."""
-        if self.images > FEW_IMAGES:
+        """Return headings and rows: the detections of each image when there are few, else the counts of each class."""
+        if self.images > MAX_LISTED_IMAGES:
             order = sorted(self.classes.items(), key=lambda item: (-item[1].count, item[0]))
             rows = [[label, found.count, found.images, f"{found.best:.2f}"] for label, found in order]
-            return ["object", "found", "in images", "best score"], rows
+            return ["class", "detections", "images", "best score"], rows
         rows = []
         for image in self.first:
             name = image.image
-            for label, score, box in list(zip(image.labels, image.scores, image.boxes, strict=True))[:FEW_ROWS]:
+            listed = list(zip(image.labels, image.scores, image.boxes, strict=True))[:MAX_LISTED_DETECTIONS]
+            for label, score, box in listed:
                 rows.append([name, label, f"{score:.2f}", " ".join(str(round(float(x))) for x in box)])
                 name = ""
             if not len(image):
                 rows.append([name, "nothing", "", ""])
-            elif len(image) > FEW_ROWS:
-                rows.append(["", f"and {len(image) - FEW_ROWS} more", "", ""])
-        return ["image", "object", "score", "box (x1 y1 x2 y2)"], rows
+            elif len(image) > MAX_LISTED_DETECTIONS:
+                rows.append(["", f"and {len(image) - MAX_LISTED_DETECTIONS} more", "", ""])
+        return ["image", "class", "score", "box (x1 y1 x2 y2)"], rows
 
 
 Emit = Callable[[ImageDetections], None]
@@ -95,14 +103,15 @@ Emit = Callable[[ImageDetections], None]
 
 @dataclass(frozen=True)
 class DetectResult:
-    """What a run did.
+    """The outcome of a run.
 
     Attributes:
-        images: How many images were looked at.
-        skipped: How many an earlier run had done already.
-        failed: Names of the images that could not be read.
+        images: Images processed.
+        skipped: Images that an earlier run had done.
+        failed: Names of the images that could not be read, or that a format left out.
         out: The output folder, if files were written.
         tally: What was found.
+        broken_formats: Names of plugin formats that failed.
     """
 
     images: int
@@ -110,29 +119,27 @@ class DetectResult:
     failed: tuple[str, ...]
     out: Path | None
     tally: Tally
+    broken_formats: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Return one sentence for a person."""
-        parts = [f"{_count(self.tally.detections, 'object')} in {_count(self.images, 'image')}"]
+        """Return one sentence for the terminal."""
+        parts = [f"{pluralize(self.tally.detections, 'objects')} in {pluralize(self.images, 'images')}"]
         parts += [f"{self.skipped} done before"] if self.skipped else []
-        parts += (
-            [f"{len(self.failed)} failed ({self.failed[0]}{', ...' * (len(self.failed) > 1)})"] if self.failed else []
-        )
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed ({self.failed[0]}{', ...' * (len(self.failed) > 1)})")
+        parts += [f"format {name!r} failed" for name in self.broken_formats]
         return "; ".join(parts) + (f". Results are in {self.out}." if self.out else ".")
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
 def run(settings: DetectSettings, progress: Progress | None = None, emit: Emit | None = None) -> DetectResult:
-    """Detect in every input and write each image before the next batch is looked at.
+    """Detect objects in every input, and write each image before the next batch is read.
 
-    An image that cannot be read costs only itself: it is warned of, listed in `errors.jsonl` and in the result.
+    Unreadable images are skipped: each is warned about and listed in `errors.jsonl` and in the result. A plugin format
+    that fails is warned about and listed in the result; the other formats are written.
 
     Args:
-        settings: What to do.
-        progress: Told what is going on.
+        settings: What to detect, where, and what to write.
+        progress: Receives progress and warnings.
         emit: Called with the detections of each image, for a caller that shows or streams them.
 
     Raises:
@@ -146,44 +153,79 @@ def run(settings: DetectSettings, progress: Progress | None = None, emit: Emit |
     sources = find_inputs(settings.inputs, settings.recursive, exclude=out)
     vocabulary = _vocabulary(settings)
     boxes = None if settings.boxes is None else read_boxes(settings.boxes)
-    folder = None if out is None else OutputFolder(out, settings.formats, settings.resume)
+    folder = None if out is None else OutputFolder(out, settings.formats, settings.resume, settings.max_pixels)
     for model in (settings.model, settings.proposals or settings.model):
         resolve(model)
-    total = sum(1 for _ in find_inputs(settings.inputs, settings.recursive, exclude=out))
-    detector = Detector(settings.model, settings.device, settings.dtype, settings.proposals)
-    progress.note(f"Model {detector.card.name} on {detector.device}.")
-    _teach(detector, settings, vocabulary, progress)
-    inference = detector.decide(
-        scoring=settings.scoring,
-        short_side=settings.short_side,
-        conf=settings.conf,
-        iou=settings.iou,
-        nms=settings.nms,
-        max_dets=settings.max_dets,
-    )
-    if folder is not None:
-        folder.open(detector.labels, _about(settings, detector, inference))
-    job = _Job(settings, detector, inference, boxes, folder, progress, emit)
-    progress.start("Detecting", total, "images")
-    try:
-        job.work(sources)
+    with _Spool(sources) as inputs:
+        detector = Detector(settings.model, settings.device, settings.dtype, settings.proposals)
+        progress.note(f"Model {detector.card.name} on {detector.device}.")
+        _set_classes(detector, settings, vocabulary, progress)
+        inference = detector.decide(
+            scoring=settings.scoring,
+            short_side=settings.short_side,
+            conf=settings.conf,
+            iou=settings.iou,
+            nms=settings.nms,
+            max_dets=settings.max_dets,
+        )
         if folder is not None:
-            folder.close()
-    except BaseException as err:
-        if folder is not None:
-            folder.abort(err)
-        raise
-    finally:
-        progress.finish()
+            folder.open(detector.labels, _about(settings, detector, inference))
+        job = _Job(settings, detector, inference, boxes, folder, progress, emit)
+        rendered = Rendered()
+        try:
+            progress.start("Detecting", len(inputs), "images")
+            try:
+                job.work(inputs)
+            finally:
+                progress.finish()
+            if folder is not None:
+                rendered = folder.close(progress)
+        except BaseException as err:
+            if folder is not None:
+                folder.abort(err)
+            raise
     unused = [] if boxes is None else boxes.unused()
     if unused:
-        progress.warn(f"{len(unused)} entries of {settings.boxes} belong to no image here, for example {unused[0]!r}.")
-    return DetectResult(job.images, job.skipped, tuple(job.failed), out, job.tally)
+        progress.warn(f"{len(unused)} entries of {settings.boxes} match no image of this run, such as {unused[0]!r}.")
+    failed = tuple(dict.fromkeys([*job.failed, *rendered.skipped]))
+    return DetectResult(job.images, job.skipped, failed, out, job.tally, rendered.broken)
+
+
+class _Spool:
+    """The inputs of a run, listed once: a temporary file holds them, so that their number is known in flat memory."""
+
+    def __init__(self, sources: Iterable[ImageInput]) -> None:
+        self._count = 0
+        self._file = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
+        try:
+            with writing(Path(tempfile.gettempdir())):
+                for source in sources:
+                    path = None if source.path is None else str(source.path)
+                    self._file.write(json.dumps([source.name, path]) + "\n")
+                    self._count += 1
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[ImageInput]:
+        self._file.seek(0)
+        for line in self._file:
+            name, path = json.loads(line)
+            yield ImageInput(name, None if path is None else Path(path))
+
+    def __enter__(self) -> _Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 @dataclass
 class _Job:
-    """One run, and how far it is."""
+    """One run and its counts."""
 
     settings: DetectSettings
     detector: Detector
@@ -197,8 +239,8 @@ class _Job:
     failed: list[str] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
 
-    def work(self, sources: Iterator[ImageInput]) -> None:
-        """Read ahead, look at the images batch by batch, write each batch."""
+    def work(self, sources: Iterable[ImageInput]) -> None:
+        """Read ahead, detect batch by batch, write each batch."""
         batch_size = self.settings.batch
         with closing(prefetch(self._left(sources), self._read, ahead=batch_size + 2)) as reading:
             while arrived := list(islice(reading, batch_size)):
@@ -206,7 +248,7 @@ class _Job:
                 stop = bad if self.settings.strict else None
                 if stop is not None:
                     arrived = arrived[: [result for _, result in arrived].index(stop) + 1]
-                self._look([result for _, result in arrived if not isinstance(result, InputError)])
+                self._detect([(source, image) for source, image in arrived if not isinstance(image, InputError)])
                 for source, result in arrived:
                     if isinstance(result, InputError):
                         self._fail(source.name, result)
@@ -214,8 +256,8 @@ class _Job:
                 if stop is not None:
                     raise stop
 
-    def _left(self, sources: Iterator[ImageInput]) -> Iterator[ImageInput]:
-        """Pass over what an earlier run has done."""
+    def _left(self, sources: Iterable[ImageInput]) -> Iterator[ImageInput]:
+        """Skip what an earlier run has done."""
         for source in sources:
             if self.folder is not None and self.folder.has(source.name):
                 self.skipped += 1
@@ -224,22 +266,25 @@ class _Job:
                 yield source
 
     def _read(self, source: ImageInput) -> PreparedImage:
-        """Read one image and make it ready; called from several threads."""
+        """Read and resize one image; called from several threads."""
         pixels = read_image(source, self.settings.max_pixels)
         given = None
         if self.boxes is not None:
             height, width = pixels.shape[:2]
             given, clipped = self.boxes.find(source.name).within(source.name, width, height)
             if clipped:
-                self.progress.warn(f"{source.name}: {clipped} boxes reach over the border and were clipped.")
-        keep = self.folder is not None and self.folder.needs_pixels
+                self.progress.warn(f"{source.name}: {pluralize(clipped, 'boxes')} clipped at the image border.")
+        keep = self.folder is not None and source.path is None
         return prepare_image(source.name, pixels, self.inference, given, keep)
 
-    def _look(self, images: list[PreparedImage]) -> None:
+    def _detect(self, batch: list[tuple[ImageInput, PreparedImage]]) -> None:
         """Detect in a batch and write it."""
-        for image, found in zip(images, self.detector.look(images, self.inference) if images else [], strict=True):
+        if not batch:
+            return
+        results = self.detector.look([image for _, image in batch], self.inference)
+        for (source, image), found in zip(batch, results, strict=True):
             if self.folder is not None:
-                self.folder.write(found, image.pixels)
+                self.folder.write(found, source.path, image.pixels)
             if self.emit is not None:
                 self.emit(found)
             self.tally.add(found)
@@ -258,21 +303,21 @@ def _vocabulary(settings: DetectSettings) -> Vocabulary | None:
     if settings.concepts is not None:
         return None
     if settings.classes is None:
-        raise UsageError(
-            "Nothing was named to look for.", 'Add --classes "cat,kettle", --classes @coco or --concepts BANK.'
-        )
+        raise UsageError("No classes were given.", 'Add --classes "cat,kettle", --classes @coco or --concepts BANK.')
     return parse_classes(settings.classes, settings.distractors)
 
 
-def _teach(detector: Detector, settings: DetectSettings, vocabulary: Vocabulary | None, progress: Progress) -> None:
-    """Tell the detector what to look for."""
+def _set_classes(
+    detector: Detector, settings: DetectSettings, vocabulary: Vocabulary | None, progress: Progress
+) -> None:
+    """Set the detector's classes from names or from a bank."""
     if vocabulary is None:
         against = parse_classes(settings.distractors) if settings.distractors else None
-        phrases = [phrase for each in against.phrases for phrase in each] if against else []
+        phrases = [phrase for synonyms in against.phrases for phrase in synonyms] if against else []
         detector.set_bank(settings.concepts or "", phrases)
         return
     count = sum(map(len, vocabulary.phrases)) + len(vocabulary.distractors)
-    progress.start("Reading class names", count, "phrases")
+    progress.start("Embedding class names", count, "phrases")
     detector.set_classes(vocabulary, progress=progress.advance)
     progress.finish()
 

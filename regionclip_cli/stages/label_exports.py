@@ -15,11 +15,13 @@ from regionclip_cli.data.region_labels import LabelManifest, RegionLabels
 from regionclip_cli.data.region_labels.store import is_there, read_index, read_rows
 from regionclip_cli.errors import InputError, UsageError, did_you_mean
 from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.results.detections import ImageRecord
 from regionclip_cli.results.html.region_page import PageImage, PageRegion, write_region_page
-from regionclip_cli.results.writers.coco import CocoWriter
+from regionclip_cli.results.records import Records
+from regionclip_cli.results.writers import coco
 
 FORMATS = ("coco", "html")
-COCO, PAGE, ERRORS = "coco.json", "regions.html", "errors.jsonl"
+PAGE, ERRORS = "regions.html", "errors.jsonl"
 PAGE_IMAGES, PAGE_REGIONS, COUNTED_IMAGES = 16, 8, 1000
 
 
@@ -54,9 +56,9 @@ def export(folder: Path, formats: Sequence[str], pairs: PairSet, facts: dict[str
     labels = RegionLabels.open(folder)
     written = []
     if "coco" in formats:
-        records = _Records(labels)
-        CocoWriter().render(folder, records.categories, records)
-        written.append(folder / COCO)
+        records = _LabelRecords(labels)
+        coco.render(records, folder, records.categories)
+        written.append(folder / coco.FILE)
     frequent = _frequent(labels)
     write_region_page(folder / PAGE, facts, frequent, _samples(labels, pairs))
     return [*written, folder / PAGE]
@@ -103,23 +105,31 @@ def _failures(folder: Path, manifest: LabelManifest, shards: Sequence[int]) -> I
                 yield row.key, row.error
 
 
-class _Records:
-    """Labels as a COCO writer reads them: of every region its best concept."""
+class _LabelRecords(Records):
+    """Region labels as a COCO writer reads them: the best concept of every region."""
 
     def __init__(self, labels: RegionLabels) -> None:
         self._labels = labels
         used = {concept for _, label in _labelled(labels) for concept in label.concepts[:, 0].tolist()}
         self.categories = [labels.manifest.names[concept] for concept in sorted(used)]
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[ImageRecord]:
         """Yield every image that could be read."""
         names = self._labels.manifest.names
         for key, label in _labelled(self._labels):
-            found = [
-                {"label": names[concept], "score": round(float(prob), 4), "box": [round(float(x), 2) for x in box]}
-                for box, concept, prob in zip(label.boxes, label.concepts[:, 0], label.probs[:, 0], strict=True)
-            ]
-            yield {"image": key, "width": label.size[0], "height": label.size[1], "detections": found}
+            yield {
+                "image": key,
+                "width": label.size[0],
+                "height": label.size[1],
+                "detections": [
+                    {"label": names[concept], "score": round(float(prob), 4), "box": [round(float(x), 2) for x in box]}
+                    for box, concept, prob in zip(label.boxes, label.concepts[:, 0], label.probs[:, 0], strict=True)
+                ],
+            }
+
+    def __len__(self) -> int:
+        """Return the number of images, unreadable ones included."""
+        return len(self._labels)
 
 
 def _labelled(labels: RegionLabels) -> Iterator[tuple[str, Any]]:

@@ -125,39 +125,42 @@ def check_dataset(spec: DatasetSpec) -> str:
 
 
 def check_writer(spec: WriterSpec) -> str:
-    """Write two toy images, one with nothing found in it, into a temporary folder, and look at what is there.
+    """Render two small images, one without detections, into a temporary folder, and look at what was written.
 
     Raises:
-        PluginError: The class is not a writer, an output it names is missing afterwards, or a `.part` file is left.
+        PluginError: The code is not a function, an output that the spec names is missing, or a `.part` file is left.
     """
     import numpy as np
+    from PIL import Image
 
+    from regionclip_cli.files import Journal
     from regionclip_cli.results.detections import ImageDetections
-    from regionclip_cli.results.writers.base import Writer
+    from regionclip_cli.results.records import JournalRecords
+    from regionclip_cli.stages.detect_output import check_render
 
     try:
-        made = pkgutil.resolve_name(spec.writer)
+        render = pkgutil.resolve_name(spec.render)
     except (AttributeError, ImportError, ValueError) as err:
-        raise PluginError(f"Writer {spec.name!r} names a class {spec.writer!r} that is not there: {err}") from err
-    if not (isinstance(made, type) and issubclass(made, Writer)):
-        raise PluginError(f"Writer {spec.name!r} names {spec.writer!r}, which is not a Writer class.")
+        raise PluginError(f"Writer {spec.name!r} names {spec.render!r}, which cannot be imported: {err}") from err
+    check_render(spec, render)
     boxes, scores = np.array([[4, 4, 20, 16]], np.float32), np.array([0.75], np.float32)
-    found = ImageDetections("a.jpg", 32, 24, boxes, scores, ("kettle",), np.array([1]))
-    nothing = ImageDetections("folder/b.jpg", 32, 24, boxes[:0], scores[:0], (), np.array([], int))
-    pixels = np.zeros((24, 32, 3), np.uint8) if spec.needs_pixels else None
+    found = ImageDetections("a.png", 32, 24, boxes, scores, ("kettle",), np.array([1]))
+    nothing = ImageDetections("folder/b.png", 32, 24, boxes[:0], scores[:0], (), np.array([], int))
     with tempfile.TemporaryDirectory(prefix="regionclip-check-") as temporary:
-        folder = Path(temporary, "out")
-        writer = made()
-        writer.open(folder, ("cat", "kettle"), resume=False)
+        folder, image = Path(temporary, "out"), Path(temporary, "image.png")
+        folder.mkdir()
+        Image.new("RGB", (32, 24)).save(image)
+        journal = Journal(Path(temporary, "detections.jsonl"))
         for detections in (found, nothing):
-            writer.write(detections, pixels)
-        writer.close()
-        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-        half = [name for name in names if name.endswith(".part")]
-        absent = [name for name in writer.outputs if not name.endswith(".part") and not (folder / name).exists()]
-    if half or absent:
-        trouble = f"leaves {', '.join(half)} behind" if half else f"promises {', '.join(absent)} and did not write it"
-        raise PluginError(f"Writer {spec.name!r} {trouble}.")
+            journal.append({**detections.to_json(), "path": str(image)})
+        journal.close()
+        render(JournalRecords(journal, lambda name, path: np.array(Image.open(path))), folder, ("cat", "kettle"))
+        names = sorted(path.name for path in folder.iterdir())
+        partial = [name for name in names if name.endswith(".part")]
+        absent = [name for name in spec.outputs if not (folder / name).exists()]
+    if partial or absent:
+        problem = f"leaves {', '.join(partial)} behind" if partial else f"did not write {', '.join(absent)}"
+        raise PluginError(f"Writer {spec.name!r} {problem}.")
     return f"wrote {', '.join(names) or 'nothing'}"
 
 

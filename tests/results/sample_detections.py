@@ -1,10 +1,16 @@
-"""Two images with detections, one without: what the writer tests write."""
+"""Two images with detections and one without, for the tests of writers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
+from regionclip_cli.errors import InputError
+from regionclip_cli.files import Journal
 from regionclip_cli.results.detections import ImageDetections
+from regionclip_cli.results.records import JournalRecords
 
 LABELS = ("cat", "coffee cup")
 
@@ -28,5 +34,21 @@ SAMPLE = (
 )
 
 
-def pixels(found: ImageDetections) -> np.ndarray:
-    return np.full((found.height, found.width, 3), 128, np.uint8)
+class SampleRecords(JournalRecords):
+    """Records of detections in a journal; every image is grey, but those in `gone`, which cannot be read."""
+
+    def __init__(self, path: Path, sample: Sequence[ImageDetections] = SAMPLE, gone: Sequence[str] = ()) -> None:
+        sizes = {found.image: (found.height, found.width) for found in sample}
+
+        def read(name: str, path: Path) -> np.ndarray:
+            if name in gone:
+                raise InputError(f"{name} cannot be read.")
+            return np.full((*sizes[name], 3), 128, np.uint8)
+
+        self.skipped: list[str] = []
+        journal = Journal(path, resume=True)
+        for found in sample:
+            if found.image not in journal:
+                journal.append(found.to_json())
+        journal.close()
+        super().__init__(journal, read, on_skip=lambda image, reason: self.skipped.append(image))

@@ -2,51 +2,103 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from listening import Listener
 from results.sample_detections import LABELS, SAMPLE
 
 from regionclip_cli.errors import OutputError, PluginError, UsageError
-from regionclip_cli.results.writers.jsonl import JsonlWriter
 from regionclip_cli.specs import WriterSpec
 from regionclip_cli.stages import detect_output
-from regionclip_cli.stages.detect_output import OutputFolder
+from regionclip_cli.stages.detect_output import OutputFolder, find_format
 
 ABOUT = {"model": "toy", "labels": list(LABELS), "conf": 0.25}
 
 
-def opened(folder: Path, formats: tuple[str, ...] = ("jsonl",), resume: bool = False) -> OutputFolder:
+def opened(folder: Path, formats: tuple[str, ...] = (), resume: bool = False) -> OutputFolder:
     out = OutputFolder(folder, formats, resume)
     out.open(LABELS, ABOUT)
     return out
 
 
-def test_a_run_leaves_its_results_its_subject_and_its_log(tmp_path: Path) -> None:
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Install a plugin format called `extra` with this code behind it."""
+
+    def call(render: Any) -> None:
+        monkeypatch.setattr(detect_output.plugins, "entries", lambda kind: [entry])
+        monkeypatch.setattr(detect_output.plugins, "load", lambda entry: spec)
+        monkeypatch.setattr(detect_output.pkgutil, "resolve_name", lambda dotted: resolve(dotted, render))
+
+    resolve_name = detect_output.pkgutil.resolve_name
+
+    def resolve(dotted: str, render: Any) -> Any:
+        return render if dotted == "extra:render" else resolve_name(dotted)
+
+    entry = detect_output.plugins.Entry("writers", "extra", "regionclip-extra", "1.0", "extra:SPEC")
+    spec = WriterSpec("extra", "", "extra:render", ("extra.txt",))
+    return call
+
+
+def test_files_of_a_run(tmp_path: Path) -> None:
     out = opened(tmp_path / "deep" / "out", ("jsonl", "csv", "jsonl"))
-    out.write(SAMPLE[0], None)
+    out.write(SAMPLE[0])
     out.close()
     names = {path.name for path in out.folder.iterdir()}
     assert names == {"detections.jsonl", "detections.csv", "run.json", "run.log"}
-    assert json.loads((out.folder / "run.json").read_text()) == ABOUT
+    assert json.loads((out.folder / "run.json").read_text()) == {**ABOUT, "formats": ["jsonl", "csv"]}
     assert "DEBUG a/1.jpg: 2 detections" in (out.folder / "run.log").read_text()
     assert "regionclip run" not in logging.Logger.manager.loggerDict
 
 
-def test_nothing_is_made_until_it_is_opened(tmp_path: Path) -> None:
+def test_journal_is_written_without_any_format(tmp_path: Path) -> None:
+    out = opened(tmp_path)
+    for found in SAMPLE:
+        out.write(found)
+        assert json.loads((tmp_path / "detections.jsonl").read_text().splitlines()[-1]) == found.to_json()
+    out.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"detections.jsonl", "run.json", "run.log"}
+
+
+def test_path_is_stored_where_the_name_is_not_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = opened(tmp_path / "out")
+    out.write(SAMPLE[0], tmp_path / "a/1.jpg")
+    out.write(SAMPLE[1], Path("/elsewhere/b/1.jpg"))
+    out.write(SAMPLE[2], None, np.zeros((48, 64, 3), np.uint8))
+    out.close()
+    lines = (tmp_path / "out/detections.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("path") for line in lines] == [None, "/elsewhere/b/1.jpg", None]
+
+
+def test_nothing_is_created_before_open(tmp_path: Path) -> None:
     OutputFolder(tmp_path / "out", ("jsonl",), False)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("held", ["detections.jsonl", "errors.jsonl"])
-def test_results_of_another_run_are_not_touched(held: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", ["detections.jsonl", "errors.jsonl", "coco.json"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_results_of_other_programs_are_refused(held: str, resume: bool, tmp_path: Path) -> None:
     (tmp_path / held).write_text("{}\n")
-    with pytest.raises(UsageError, match=rf"holds the results of another run already \({held}\). Add --resume"):
-        OutputFolder(tmp_path, ("jsonl",), False)
-    OutputFolder(tmp_path, ("jsonl",), True)
+    with pytest.raises(UsageError, match=held):
+        OutputFolder(tmp_path, ("coco",), resume)
+    assert (tmp_path / held).read_text() == "{}\n"
 
 
-def test_foreign_and_empty_files_are_no_results(tmp_path: Path) -> None:
+def test_results_of_a_run_need_resume(tmp_path: Path) -> None:
+    out = opened(tmp_path, ("coco",))
+    out.write(SAMPLE[0])
+    out.close()
+    with pytest.raises(UsageError, match="--resume"):
+        OutputFolder(tmp_path, ("coco",), False)
+    opened(tmp_path, ("coco",), True).close()
+
+
+def test_unrelated_and_empty_files_are_no_results(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "images").mkdir()
     (tmp_path / "detections.jsonl").touch()
@@ -54,29 +106,50 @@ def test_foreign_and_empty_files_are_no_results(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_resuming_with_another_question_is_refused(tmp_path: Path) -> None:
+def test_resume_with_other_settings_is_refused(tmp_path: Path) -> None:
     opened(tmp_path).close()
+    before = (tmp_path / "run.json").read_bytes()
     out = OutputFolder(tmp_path, ("jsonl",), True)
-    with pytest.raises(UsageError, match=r'had labels = \["cat", "coffee cup"\], and this one has \["dog"\]'):
+    with pytest.raises(UsageError, match="labels"):
         out.open(["dog"], {**ABOUT, "labels": ["dog"]})
-    assert json.loads((tmp_path / "run.json").read_text()) == ABOUT
+    assert (tmp_path / "run.json").read_bytes() == before
 
 
-def test_a_format_added_later_gets_every_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", '{"formats": 3}', "\\xff"])
+def test_resume_with_damaged_run_file_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UsageError, match=r"run\.json"):
+        OutputFolder(tmp_path, (), True)
+
+
+def test_format_added_to_a_finished_run(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    first.write(SAMPLE[0], None)
+    first.write(SAMPLE[0])
     first.close()
     lines = (tmp_path / "detections.jsonl").read_bytes()
-    second = opened(tmp_path, ("jsonl", "yolo"), resume=True)
-    assert not second.has(SAMPLE[0].image)
-    second.write(SAMPLE[0], None)
+    second = opened(tmp_path, ("yolo",), resume=True)
     assert second.has(SAMPLE[0].image)
     second.close()
     assert (tmp_path / "detections.jsonl").read_bytes() == lines
     assert (tmp_path / "labels" / "a" / "1.txt").exists()
+    assert json.loads((tmp_path / "run.json").read_text())["formats"] == ["jsonl", "yolo"]
 
 
-def test_failures_are_listed_until_they_are_mended(tmp_path: Path) -> None:
+def test_torn_line_is_cut(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    for found in SAMPLE:
+        first.write(found)
+    first.abort(KeyboardInterrupt())
+    whole = (tmp_path / "detections.jsonl").read_bytes()
+    (tmp_path / "detections.jsonl").write_bytes(whole[:-5])
+    second = opened(tmp_path, resume=True)
+    assert [second.has(found.image) for found in SAMPLE] == [True, True, False]
+    second.write(SAMPLE[2])
+    second.close()
+    assert (tmp_path / "detections.jsonl").read_bytes() == whole
+
+
+def test_failures_are_listed_until_they_succeed(tmp_path: Path) -> None:
     first = opened(tmp_path)
     first.fail(SAMPLE[0].image, "It is bad.")
     first.fail("other.jpg", "It is worse.")
@@ -85,60 +158,107 @@ def test_failures_are_listed_until_they_are_mended(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "errors.jsonl").read_text().splitlines()[0]) == record
     second = opened(tmp_path, resume=True)
     second.fail("other.jpg", "It is worse.")
-    second.write(SAMPLE[0], None)
+    second.write(SAMPLE[0])
     second.close()
     assert [json.loads(line)["image"] for line in (tmp_path / "errors.jsonl").read_text().splitlines()] == ["other.jpg"]
     third = opened(tmp_path, resume=True)
-    third.write(SAMPLE[2].__class__(**{**vars(SAMPLE[2]), "image": "other.jpg"}), None)
+    third.write(SAMPLE[2].__class__(**{**vars(SAMPLE[2]), "image": "other.jpg"}))
     third.close()
     assert not (tmp_path / "errors.jsonl").exists()
 
 
-def test_a_run_without_failures_has_no_list_of_them(tmp_path: Path) -> None:
+def test_run_without_failures_has_no_error_list(tmp_path: Path) -> None:
     opened(tmp_path).close()
     assert not (tmp_path / "errors.jsonl").exists()
 
 
-def test_an_aborted_run_can_be_taken_up(tmp_path: Path) -> None:
-    first = opened(tmp_path, ("jsonl", "coco"))
-    first.write(SAMPLE[0], None)
+def test_aborted_run_can_be_resumed(tmp_path: Path) -> None:
+    first = opened(tmp_path, ("coco",))
+    first.write(SAMPLE[0])
     first.abort(KeyboardInterrupt())
     assert not (tmp_path / "coco.json").exists()
     assert "ERROR stopped: KeyboardInterrupt" in (tmp_path / "run.log").read_text()
-    second = opened(tmp_path, ("jsonl", "coco"), resume=True)
+    second = opened(tmp_path, ("coco",), resume=True)
     assert second.has("a/1.jpg")
     second.close()
     assert len(json.loads((tmp_path / "coco.json").read_text())["images"]) == 1
 
 
-def test_unknown_formats_and_bad_places_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Did you mean 'jsonl'"):
+def test_unknown_format_and_bad_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="jsonl"):
         OutputFolder(tmp_path, ("jsonnl",), False)
-    with pytest.raises(UsageError, match="No format to write was named"):
-        OutputFolder(tmp_path, (), False)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="is a file"):
+    with pytest.raises(OutputError):
         OutputFolder(tmp_path / "file", ("jsonl",), False)
 
 
-class BrokenWriter(JsonlWriter):
-    def write(self, detections: object, pixels: object) -> None:
-        raise ZeroDivisionError("oops")
+def test_images_from_standard_input_can_be_drawn(tmp_path: Path) -> None:
+    out = opened(tmp_path, ("images",))
+    out.write(SAMPLE[2].__class__(**{**vars(SAMPLE[2]), "image": "stdin"}), None, np.zeros((48, 64, 3), np.uint8))
+    assert out.close() == detect_output.Rendered()
+    assert (tmp_path / "images/stdin.jpg").exists()
 
 
-def test_a_plugins_writer_is_blamed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = WriterSpec("broken", "", f"{__name__}:BrokenWriter")
-    entry = detect_output.plugins.Entry("writers", "broken", "regionclip-broken", "1.0", "x:y")
-    monkeypatch.setattr(detect_output.plugins, "find", lambda kind, name: spec)
-    monkeypatch.setattr(detect_output.plugins, "lookup", lambda kind, name: entry)
-    monkeypatch.setattr(detect_output.pkgutil, "resolve_name", lambda dotted: BrokenWriter)
-    out = opened(tmp_path, ("broken",))
-    with pytest.raises(PluginError, match=r"regionclip-broken 1\.0 is broken: ZeroDivisionError: oops") as caught:
-        out.write(SAMPLE[0], None)
-    out.abort(caught.value)
+def test_image_that_is_gone_is_reported(tmp_path: Path) -> None:
+    out, listener = opened(tmp_path, ("images",)), Listener()
+    out.write(SAMPLE[0], tmp_path / "gone.jpg")
+    assert out.close(listener).skipped == ("a/1.jpg",)
+    assert len(listener.warnings) == 1
 
 
-def test_what_is_no_writer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect_output.pkgutil, "resolve_name", lambda dotted: dict)
-    with pytest.raises(PluginError, match="which is not a Writer"):
-        OutputFolder(tmp_path, ("jsonl",), False)
+def test_plugin_format_gets_records_folder_and_labels(tmp_path: Path, offer: Callable[..., None]) -> None:
+    def render(records: Any, folder: Path, labels: Any) -> None:
+        assert len(records) == 3
+        found = [one["label"] for record in records for one in record["detections"]]
+        (folder / "extra.txt").write_text(f"{labels} {found}")
+
+    offer(render)
+    out = opened(tmp_path, ("extra",))
+    for found in SAMPLE:
+        out.write(found)
+    assert out.close().broken == ()
+    assert (tmp_path / "extra.txt").read_text() == f"{LABELS} {['coffee cup', 'cat', 'cat']}"
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("oops"), OutputError("full."), SystemExit(3), MemoryError()])
+def test_failing_plugin_format_does_not_stop_the_others(
+    error: BaseException, tmp_path: Path, offer: Callable[..., None]
+) -> None:
+    def render(*_: Any) -> None:
+        raise error
+
+    offer(render)
+    out, listener = opened(tmp_path, ("extra", "csv")), Listener()
+    out.write(SAMPLE[0])
+    assert out.close(listener).broken == ("extra",)
+    assert len(listener.warnings) == 1
+    assert "\n" not in listener.warnings[0]
+    assert (tmp_path / "detections.csv").exists()
+
+
+def test_failing_built_in_format_is_raised_after_the_others(tmp_path: Path) -> None:
+    out = opened(tmp_path, ("coco", "csv"))
+    out.write(SAMPLE[0])
+    (tmp_path / "coco.json").mkdir()
+    with pytest.raises(OutputError):
+        out.close()
+    assert (tmp_path / "detections.csv").exists()
+
+
+def test_plugins_are_looked_up_once(tmp_path: Path, offer: Callable[..., None], monkeypatch: Any) -> None:
+    offer(lambda records, folder, labels: None)
+    out = opened(tmp_path, ("extra",))
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(detect_output.plugins, "entries", refuse)
+    for found in SAMPLE:
+        out.write(found)
+    out.close()
+
+
+def test_writer_class_is_refused(offer: Callable[..., None]) -> None:
+    offer(dict)
+    with pytest.raises(PluginError, match="function"):
+        find_format("extra")

@@ -1,58 +1,58 @@
-"""The pictures with boxes and labels drawn on them."""
+"""The images with boxes and labels drawn on them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
 
-import numpy as np
-
-from regionclip_cli.files import replacing, writing
+from regionclip_cli.errors import InputError, OutputError
+from regionclip_cli.files import is_name_too_long, replacing
 from regionclip_cli.results.detections import ImageDetections
 from regionclip_cli.results.drawing import draw
-from regionclip_cli.results.writers.base import Writer
+from regionclip_cli.results.records import Records
 
-KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
-"""Suffixes that a labelled picture keeps, and Pillow's name of the format."""
-
-
-class ImagesWriter(Writer):
-    """`images/<image>`: the picture in its own format, or as JPEG (`.jpg` added) where that is not a common one."""
-
-    outputs: ClassVar[tuple[str, ...]] = ("images",)
-
-    def open(self, out_dir: Path, labels: Sequence[str], resume: bool) -> None:
-        """Make the folder."""
-        self._folder = out_dir / "images"
-        with writing(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-
-    def write(self, detections: ImageDetections, pixels: np.ndarray | None) -> None:
-        """Draw and save one picture."""
-        if pixels is None:
-            raise ValueError(f"{detections.image}: a picture cannot be drawn without its pixels")
-        target = self._folder / picture_name(detections.image)
-        picture = draw(detections, pixels)
-        kind = KINDS[target.suffix.lower()]
-        with replacing(target) as file:
-            picture.save(file, kind, quality=92, compress_level=3)
-
-    def has(self, name: str) -> bool:
-        """Say whether the picture is there."""
-        return (self._folder / picture_name(name)).exists()
-
-    def close(self) -> None:
-        """Do nothing: every picture is whole."""
+FOLDER = "images"
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+"""Suffixes that a drawn image keeps, and Pillow's name of the format."""
 
 
-def picture_name(name: str) -> str:
-    """Return the relative path of the labelled picture of an image: `a/1.png`, and `a/1.tif.jpg` for `a/1.tif`.
+def render(records: Records, folder: Path, labels: Sequence[str]) -> None:
+    """Write `images/<image>` in the image's own format, or as JPEG (`.jpg` added) where that is not a common one.
 
-    No two images share one: `a/1.tif.jpg` itself becomes `a/1.tif.jpg.jpg`.
+    Files that an earlier call has written are kept: a record never changes. An image that cannot be read again is
+    skipped.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
-    core = PurePosixPath(name)
-    while core.suffix.lower() in KINDS:
-        core = core.with_suffix("")
-    kept = PurePosixPath(name).suffix.lower() in KINDS and not core.suffix
-    return name if kept else f"{name}.jpg"
+    index = {label: number for number, label in enumerate(labels)}
+    for record in records:
+        target = folder / FOLDER / drawn_name(record["image"])
+        if os.path.exists(target):
+            continue
+        try:
+            pixels = records.pixels(record)
+        except InputError as err:
+            records.skip(record, err)
+            continue
+        image = draw(ImageDetections.from_record(record, index), pixels)
+        try:
+            with replacing(target) as file:
+                image.save(file, FORMATS[target.suffix.lower()], quality=92, compress_level=3)
+        except OutputError as err:
+            if not is_name_too_long(err):
+                raise
+            records.skip(record, err.message)
+
+
+def drawn_name(name: str) -> str:
+    """Return the relative path of the drawn image; no two images share one.
+
+    >>> [drawn_name(name) for name in ("a/1.png", "a/1.tif", "a/1.tif.jpg", "a/1")]
+    ['a/1.png', 'a/1.tif.jpg', 'a/1.tif.jpg.jpg', 'a/1.jpg.jpg']
+    """
+    path = PurePosixPath(name)
+    if path.suffix.lower() in FORMATS and not path.with_suffix("").suffix:
+        return name
+    return f"{name}.jpg" if path.suffix or name == "stdin" else f"{name}.jpg.jpg"
