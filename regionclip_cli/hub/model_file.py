@@ -1,10 +1,12 @@
-"""The one writer of model files: whole or not at all."""
+"""Writes model files, whole or not at all, and the same bytes for the same contents."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import struct
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,8 +21,24 @@ def write_model(path: Path, card: ModelCard, tensors: Mapping[str, Any]) -> Path
 
     Args:
         path: Where it goes; missing folders are made, an older file is replaced in one step.
-        card: What the file says about itself.
+        card: The description that the file carries.
         tensors: {name: torch tensor}; names as in `hub.model_card`. Views and shared storage are written as copies.
+
+    Raises:
+        OutputError: The folder cannot be written or the disk is full; nothing is left behind.
+    """
+    ready, storages = {}, set()
+    for name, tensor in tensors.items():
+        copied = tensor.detach().cpu().contiguous()
+        pointer = copied.untyped_storage().data_ptr()
+        ready[name] = copied.clone() if pointer in storages else copied
+        storages.add(pointer)
+    write_tensors(path, ready, card.metadata())
+    return path
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file with sorted metadata: `save_file` orders them differently each time.
 
     Raises:
         OutputError: The folder cannot be written or the disk is full; nothing is left behind.
@@ -28,18 +46,18 @@ def write_model(path: Path, card: ModelCard, tensors: Mapping[str, Any]) -> Path
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    ready, storages = {}, set()
-    for name, tensor in tensors.items():
-        own = tensor.detach().cpu().contiguous()
-        place = own.untyped_storage().data_ptr()
-        ready[name] = own.clone() if place in storages else own
-        storages.add(place)
     with whole_file(path) as part:
         try:
-            save_file(ready, part, metadata=card.metadata())
+            save_file(dict(tensors), part, metadata=dict(metadata))
         except SafetensorError as err:
             raise OutputError(f"{path} cannot be written: {err}.", "Is there enough space on the disk?") from err
-    return path
+        with part.open("r+b") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            header = json.loads(file.read(length))
+            ordered = header | {"__metadata__": dict(sorted(metadata.items()))}
+            text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode()
+            file.seek(8)
+            file.write(text.ljust(length))  # the format pads headers with spaces
 
 
 @contextlib.contextmanager

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.model_card import METADATA_KEY, read_header
-from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.hub.model_file import write_tensors
 
 FORMAT = 1
 _FORMAT_KEY = "regionclip_bank"
@@ -70,8 +69,7 @@ class ConceptBank:
             "model": self.model,
             "templates": self.templates,
         }
-        with whole_file(path) as part:
-            save_file({_TENSOR: self.embeddings.detach().cpu().contiguous().clone()}, part, metadata=metadata)
+        write_tensors(path, {_TENSOR: self.embeddings.detach().cpu().contiguous().clone()}, metadata)
 
     @classmethod
     def load(cls, path: Path) -> ConceptBank:

@@ -14,40 +14,52 @@ from regionclip_cli.language.templates import content_hash, fill, templates
 from regionclip_cli.language.text_cache import TextCache
 from regionclip_cli.language.text_tower import TextTower, clip_config, load_text_tower, require_text
 
-_ON_DISK = TextCache()
-_BETWEEN_WRITES = 64  # phrases: what is lost when a long run is stopped
+PROMPTS_PER_CALL = 32
+"""Prompts in every forward pass on a CPU. Matrix libraries choose their kernels by size, so passes of one fixed shape
+are what makes the embedding of a phrase the same bits whatever is embedded beside it."""
+
+PROMPTS_PER_CALL_GPU = 128
+TOKEN_STEP = 8
+"""Prompts are padded to a multiple of this many tokens, which their own length alone determines."""
+
+_DISK_CACHE = TextCache()
+_BETWEEN_WRITES = 64  # phrases that are lost when a long run is stopped
 
 
 class TextEncoder:
-    """The language encoder of one model; its weights are read when a phrase is first not in the cache.
+    """The language encoder of one model. Its weights are read when a phrase is not in the cache.
+
+    The embedding of a phrase depends on the phrase, the weights and the machine, and neither on the other phrases of
+    the call nor on the contents of the cache: two encoders return the same bits.
 
     Args:
         path: A model file.
         device: Where the encoder runs.
-        cache: Where embeddings are kept between runs; None keeps none.
+        cache: Where embeddings are kept between runs, by default the user's cache folder; None keeps none.
         dtype: Precision of the weights; `torch.bfloat16` takes half the memory, and less time where the processor has
-            instructions for it. The cache keeps the two apart.
-        batch: Prompts encoded at a time.
+            instructions for it. The cache keeps the precisions apart.
+        batch: Prompts in a forward pass; by default 32 on a CPU and 128 elsewhere. Embeddings of encoders with
+            different values differ in the last digits.
 
     Raises:
-        MissingError: There is no such file.
-        UsageError: It is no model file.
+        MissingError: The file does not exist.
+        UsageError: It is not a model file.
     """
 
     def __init__(
         self,
         path: Path,
         device: str | torch.device = "cpu",
-        cache: TextCache | None = _ON_DISK,
+        cache: TextCache | None = _DISK_CACHE,
         dtype: torch.dtype = torch.float32,
-        batch: int = 128,
+        batch: int | None = None,
     ) -> None:
         self._path = path
         self._device = torch.device(device)
         self._cache = cache
         self._dtype = dtype
-        self._batch = batch
-        self._side: TextTower | None = None
+        self._batch = batch or (PROMPTS_PER_CALL if self._device.type == "cpu" else PROMPTS_PER_CALL_GPU)
+        self._tower: TextTower | None = None
         self._dim: int | None = None
         self.card: ModelCard = read_card(path)
 
@@ -68,82 +80,100 @@ class TextEncoder:
     ) -> Tensor:
         """Embed N phrases, each as the mean over T templates of its text features.
 
-        The features are not normalised before the mean, nor is the mean: this is how the official embeddings were made
-        (RegionCLIP's `extract_concept_features`), and whoever compares them normalises them then.
+        Neither the features nor their mean are normalised: this is how the official embeddings were made
+        (RegionCLIP's `extract_concept_features`). Normalise them before comparing.
 
         Args:
-            phrases: N names or descriptions, in any script; the same one twice is computed once.
-            templates: A template set of `language.templates`; the one of the model's card if left out.
-            progress: Called with the number of phrases that have just been finished, found in the cache or computed.
+            phrases: N names or descriptions, in any script; duplicates are computed once.
+            templates: A template set of `language.templates`; by default that of the model's card.
+            progress: Called with the number of phrases just finished, found in the cache or computed.
 
         Returns:
             (N, D) float32 on the CPU, rows in the order of `phrases`.
 
         Raises:
             MissingError: The model has no text encoder.
-            UsageError: There is no phrase, one of them is empty or no text, or the template set is unknown.
+            UsageError: `phrases` is empty, one of them is empty or not text, or the template set is unknown.
         """
         require_text(self.card)
         distinct = _checked(phrases)
         name = templates or self.card.templates
-        encoder = f"{fingerprint(self._path)} {name} {content_hash(name)} {str(self._dtype).removeprefix('torch.')}"
-        found = self._cache.get(encoder, distinct) if self._cache else {}
+        found = self._cache.get(self._cache_key(name), distinct) if self._cache else {}
         found = {phrase: row for phrase, row in found.items() if row.shape == (self.dim,)}
         if progress and found:
             progress(len(found))
-        absent = [phrase for phrase in distinct if phrase not in found]
-        for start in range(0, len(absent), _BETWEEN_WRITES):
-            some = absent[start : start + _BETWEEN_WRITES]
-            fresh = dict(zip(some, self._mean_over_templates(some, name), strict=True))
+        missing = [phrase for phrase in distinct if phrase not in found]
+        for start in range(0, len(missing), _BETWEEN_WRITES):
+            chunk = missing[start : start + _BETWEEN_WRITES]
+            computed = dict(zip(chunk, self._mean_over_templates(chunk, name), strict=True))
             if self._cache:
-                self._cache.put(encoder, fresh)
-            found |= fresh
+                self._cache.put(self._cache_key(name), computed)
+            found |= computed
             if progress:
-                progress(len(fresh))
+                progress(len(computed))
         return torch.stack([found[phrase] for phrase in phrases])
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Return tokens (P, L) int64 of P texts; see `TextSide.tokenize` for texts that are too long."""
+        """Return tokens (P, L) int64 of P texts; see `TextTower.tokenize` for texts that are too long."""
         return self._loaded().tokenize(texts)
 
     @torch.no_grad()
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Return the features (P, D) float32, not normalised, of tokens (P, L), on the encoder's device.
 
-        Texts of one length go together, since a batch costs as much as its longest.
+        Every forward pass takes a full batch, filled up with empty prompts, of prompts of one length in steps of
+        `TOKEN_STEP`, so that the features of a prompt do not depend on the others.
         """
-        side = self._loaded()
-        order = tokens.argmax(dim=1).argsort()  # (P,) by the place of the end token, which has the highest number
-        parts = [side(some.to(self._device)).float() for some in tokens[order].split(self._batch)]
-        return torch.cat(parts)[order.argsort().to(self._device)]
+        tower = self._loaded()
+        features = torch.empty(len(tokens), self.dim, device=self._device)
+        lengths = tower.lengths(tokens, TOKEN_STEP)  # (P,)
+        for length in lengths.unique().tolist():
+            for rows in (lengths == length).nonzero().squeeze(1).split(self._batch):
+                full = tokens.new_zeros(self._batch, length)
+                full[: len(rows)] = tokens[rows, :length]
+                features[rows.to(self._device)] = tower(full.to(self._device))[: len(rows)].float()
+        return features
 
     def _mean_over_templates(self, phrases: list[str], name: str) -> Tensor:
-        """Return (N, D) float32."""
-        sentences = [fill(template, phrase) for template in templates(name) for phrase in phrases]
-        features = self.encode_tokens(self.tokenize(sentences)).cpu()  # (T * N, D)
-        return features.unflatten(0, (-1, len(phrases))).mean(dim=0)
+        """Return (N, D) float32. Summed template by template: a reduction chooses its order by the number of rows."""
+        total = torch.zeros(len(phrases), self.dim)
+        for features in (
+            self.encode_tokens(
+                self.tokenize([fill(template, phrase) for template in templates(name) for phrase in phrases])
+            )
+            .cpu()
+            .split(len(phrases))
+        ):
+            total += features
+        return total / len(templates(name))
+
+    def _cache_key(self, name: str) -> str:
+        """Return what the embeddings depend on besides the phrase."""
+        precision = str(self._dtype).removeprefix("torch.")
+        shape = f"{self._device.type}-{self._batch}x{TOKEN_STEP}"
+        return f"{fingerprint(self._path)} {name} {content_hash(name)} {precision} {shape}"
 
     def _loaded(self) -> TextTower:
-        if self._side is None:
-            self._side = load_text_tower(self._path, self.card).to(self._device, self._dtype)
-        return self._side
+        if self._tower is None:
+            self._tower = load_text_tower(self._path, self.card).to(self._device, self._dtype)
+        return self._tower
 
 
 def _checked(phrases: Sequence[str]) -> list[str]:
     """Return the distinct phrases in order.
 
     Raises:
-        UsageError: There is none, or one of them is empty or no text.
+        UsageError: There are none, or one of them is empty or not text.
     """
     if isinstance(phrases, str):
-        raise UsageError(f"Phrases come as a list, not as the one text {phrases!r}.")
+        raise UsageError(f"Phrases must be a list, not the single text {phrases!r}.")
     if not len(phrases):
-        raise UsageError("There is no phrase to embed.")
+        raise UsageError("There are no phrases to embed.")
     for phrase in phrases:
         if not isinstance(phrase, str):
-            raise UsageError(f"A phrase is a text, not {phrase!r}.")
+            raise UsageError(f"A phrase must be text, not {phrase!r}.")
         if not fill("{}", phrase).strip():
             raise UsageError(f"The phrase {phrase!r} has no words.")
         if any("\ud800" <= char <= "\udfff" for char in phrase):
-            raise UsageError(f"The phrase {phrase!r} has characters that are no text.")
+            raise UsageError(f"The phrase {phrase!r} has characters that are not valid text.")
     return list(dict.fromkeys(phrases))

@@ -64,22 +64,26 @@ class TextTower(nn.Module):
         """
         return self._tokenizer(list(texts), context_length=self.context_length)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return the features (P, D), not normalised, of tokens (P, L).
+    def lengths(self, tokens: Tensor, step: int) -> Tensor:
+        """Return how many tokens of each prompt (P, L) must be computed, rounded up to a multiple of `step`, (P,) long.
 
-        The mask is causal and the feature is read at the end token, so what follows the last end token of the batch
-        changes nothing and is not computed: a prompt has about 10 tokens, not 77.
+        The mask is causal and the feature is read at the end token, so what follows it changes nothing: a prompt has
+        about 10 tokens, not 77. Towers with another mask or pooling need all L tokens.
         """
+        total = tokens.shape[1]
+        if self.clip.attn_mask is None or self.clip.text_pool_type != "argmax":
+            return torch.full((len(tokens),), total)
+        ends = tokens.argmax(dim=1).cpu() + 1  # the end token has the highest number
+        return ((ends + step - 1) // step * step).clamp(max=total)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the features (P, D), not normalised, of tokens (P, l), all of them computed; l is at most L."""
         encode, mask = _Encode(self.clip), self.clip.attn_mask
-        if mask is None or self.clip.text_pool_type != "argmax":
-            features: Tensor = encode(tokens)
-            return features
-        length = int(tokens.argmax(dim=1).max()) + 1  # the end token has the highest number
-        shorter = {
-            "clip.positional_embedding": self.clip.positional_embedding[:length],
-            "clip.attn_mask": mask[:length, :length],
-        }
-        features = functional_call(encode, shorter, (tokens[:, :length],))
+        length = tokens.shape[1]
+        shorter = {"clip.positional_embedding": self.clip.positional_embedding[:length]}
+        if mask is not None:
+            shorter["clip.attn_mask"] = mask[:length, :length]
+        features: Tensor = functional_call(encode, shorter, (tokens,))
         return features
 
 

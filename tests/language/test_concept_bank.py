@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from regionclip_cli.errors import MissingError, OutputError, UsageError
 from regionclip_cli.language.class_names import parse_classes
 from regionclip_cli.language.concept_bank import ConceptBank
+from regionclip_cli.language.text_cache import TextCache
 from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.language.vocabulary_embedding import embed_bank, embed_vocabulary
 
@@ -32,6 +33,20 @@ def test_a_saved_bank_comes_back(bank: ConceptBank, tmp_path: Path) -> None:
     with safe_open(path, framework="np") as file:
         assert list(file.keys()) == ["embeddings"]
         assert json.loads(file.metadata()["names"]) == ["cat", "kettle", "猫"]
+
+
+def test_a_bank_written_twice_is_the_same_bytes(words: Path, tmp_path: Path) -> None:
+    names = ("cat", "kettle", 'caf\u00e9 \x07\x7f\u2028\U0001f431"\\/', "cup")
+    written = set()
+    for attempt in range(6):
+        encoder = TextEncoder(words)
+        encoder.encode(names[attempt % 3 :])  # some of them are then in the cache
+        path = tmp_path / f"{attempt}.safetensors"
+        ConceptBank(names, encoder.encode(names), "words", "few").save(path)
+        assert ConceptBank.load(path).names == names
+        written.add(path.read_bytes())
+        TextCache().clear()
+    assert len(written) == 1
 
 
 def test_half_precision_of_others_is_read(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from regionclip_cli.errors import MissingError, PluginError, UsageError
 from regionclip_cli.hub.model_card import ModelCard
+from regionclip_cli.hub.store import resolve
 from regionclip_cli.language.templates import fill, templates
 from regionclip_cli.language.text_cache import TextCache
 from regionclip_cli.language.text_encoder import TextEncoder
@@ -59,12 +61,46 @@ def test_the_card_chooses_the_templates(words: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
-def test_the_batch_size_does_not_matter(words: Path, batch: int) -> None:
+def test_batch_size_changes_embeddings_by_rounding_alone(words: Path, batch: int) -> None:
     phrases = ["cat", "a much longer phrase about a cat on a mat", "kettle", "x", "tennis racket", "cat"]
     rows = TextEncoder(words, cache=None, batch=batch).encode(phrases)
     expected = TextEncoder(words, cache=None).encode(phrases)
     torch.testing.assert_close(rows, expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(rows[0], rows[-1])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("model", ["words", "regionclip-tiny"])
+def test_an_embedding_does_not_depend_on_its_neighbours(
+    words: Path, model: str, dtype: torch.dtype, threads: int
+) -> None:
+    path = words if model == "words" else resolve(model)
+    phrases = [f"{'a striped ' * (index % 5)}thing {index}" for index in range(70)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        whole = TextEncoder(path, cache=None, dtype=dtype).encode(phrases)
+        for seed in range(3):
+            chance, encoder = random.Random(seed), TextEncoder(path, dtype=dtype)
+            left = chance.sample(range(len(phrases)), len(phrases))
+            while left:
+                size = chance.choice([1, 2, 7, 20, 64])
+                part, left = left[:size], left[size:]
+                assert torch.equal(encoder.encode([phrases[index] for index in part]), whole[part])
+            assert torch.equal(encoder.encode(phrases), whole)
+            TextCache().clear()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_features_of_tokens_do_not_depend_on_the_batch(words: Path) -> None:
+    encoder = TextEncoder(words, cache=None)
+    tokens = encoder.tokenize([f"a caption of {'many ' * index}words" for index in range(40)])
+    whole = encoder.encode_tokens(tokens)
+    parts = [encoder.encode_tokens(part) for part in tokens.split([1, 5, 30, 4])]
+    assert torch.equal(torch.cat(parts), whole)
+    assert encoder.encode_tokens(tokens[:0]).shape == (0, 16)
 
 
 def test_any_phrase_has_an_embedding(words: Path) -> None:
@@ -84,12 +120,12 @@ def test_a_text_that_is_too_long_keeps_its_end_token(words: Path) -> None:
 @pytest.mark.parametrize(
     ("phrases", "words_of_error"),
     [
-        ([], "no phrase"),
+        ([], "no phrases"),
         (["cat", ""], "no words"),
         ([" , +"], "no words"),
         (["cat", 7], "7"),
         ("cat", "list"),
-        (["\udc80"], "no text"),
+        (["\udc80"], "not valid text"),
     ],
 )
 def test_what_cannot_be_embedded_is_refused(words: Path, phrases: list[str], words_of_error: str) -> None:
