@@ -1,7 +1,7 @@
-"""The root of the command line: global options, built-in and plugin commands, and the one error boundary.
+"""Root of the command line: global options, built-in and plugin commands, and the error boundary.
 
-Only the command that was asked for is imported; all others are one line of help. That keeps `regionclip --help` well
-under half a second, and one broken command from breaking the rest.
+Only the requested command is imported; the others contribute their one-line summary. This keeps `regionclip --help`
+fast and prevents a broken command from breaking the rest.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ PROGRAM = "regionclip"
 ROOT_OPTIONS = frozenset({"-q", "--quiet", "-v", "--verbose", "--offline", "--version"})
 PASSES_FROM_PLUGINS = (RegionClipError, typer.TyperException, typer.Abort, typer.Exit, SystemExit)
 BROKEN_PIPE = 141
-"""What a shell reports for a program that the end of a pipe stopped: 128 + SIGPIPE."""
+"""Exit code that shells report for a process killed by SIGPIPE: 128 + 13."""
 
 
 class BuiltIn(NamedTuple):
-    """One line of the command table."""
+    """A row of the command table."""
 
     name: str
     location: str
@@ -36,35 +36,38 @@ class BuiltIn(NamedTuple):
 
 BUILT_IN = (
     BuiltIn("detect", "regionclip_cli.commands.detect:detect", "Find objects by name in images."),
-    BuiltIn("recipes", "regionclip_cli.commands.recipes:app", "List, show, check, explain, copy and run recipes."),
-    BuiltIn("concepts", "regionclip_cli.commands.concepts:concepts", "Mine concepts from captions and embed them."),
+    BuiltIn("recipes", "regionclip_cli.commands.recipes:app", "List, show, validate, explain, copy and run recipes."),
+    BuiltIn("concepts", "regionclip_cli.commands.concepts:concepts", "Build a concept bank from image captions."),
     BuiltIn(
         "pseudolabel",
         "regionclip_cli.commands.pseudolabel:pseudolabel",
-        "Let a teacher name the regions of every image.",
+        "Generate region pseudo-labels with a CLIP teacher.",
     ),
-    BuiltIn("pretrain", "regionclip_cli.commands.pretrain:pretrain", "Train a model on named regions and captions."),
+    BuiltIn(
+        "pretrain", "regionclip_cli.commands.pretrain:pretrain", "Pretrain a model on region-text and image-text pairs."
+    ),
     BuiltIn(
         "train-proposals",
         "regionclip_cli.commands.train_proposals:train_proposals",
-        "Train a network that finds boxes and does not name them.",
+        "Train a class-agnostic region proposal network.",
     ),
-    BuiltIn("finetune", "regionclip_cli.commands.finetune:finetune", "Train a detector on boxes of base classes."),
+    BuiltIn("finetune", "regionclip_cli.commands.finetune:finetune", "Fine-tune a detector on annotated boxes."),
     BuiltIn(
         "evaluate",
         "regionclip_cli.commands.evaluate:evaluate",
-        "Measure a model where it is known what is on the images.",
+        "Evaluate a model on an annotated dataset.",
     ),
-    BuiltIn("splits", "regionclip_cli.commands.splits:app", "List base and novel classes, and cut annotation files."),
-    BuiltIn("models", "regionclip_cli.commands.models:app", "List, fetch and add models."),
-    BuiltIn("plugins", "regionclip_cli.commands.plugins:app", "List and check what other packages add."),
-    BuiltIn("doctor", "regionclip_cli.commands.doctor:doctor", "Tell what this installation has, and what is broken."),
+    BuiltIn("splits", "regionclip_cli.commands.splits:app", "List class splits and split COCO annotation files."),
+    BuiltIn("models", "regionclip_cli.commands.models:app", "List, download, import and export models."),
+    BuiltIn("plugins", "regionclip_cli.commands.plugins:app", "List and check installed plugins."),
+    BuiltIn("doctor", "regionclip_cli.commands.doctor:doctor", "Show versions, devices and known problems."),
 )
 
-HELP = """Find objects by name, in any photo.
+HELP = """Find objects by name in any image.
 
-Name what you look for in plain words. The model in the package works at
-once and offline; larger ones can be added.
+Open-vocabulary object detection with RegionCLIP: describe the classes in
+plain words, no training needed. A small model is included and works
+offline; download or import larger ones with `regionclip models`.
 
 [bold]Examples:[/bold]
   regionclip detect kitchen.jpg --classes "cat,kettle"
@@ -74,7 +77,7 @@ once and offline; larger ones can be added.
 
 
 def build_app(argv: Sequence[str]) -> typer.Typer:
-    """Return the root application in which the command that `argv` names is real and the others are summaries."""
+    """Build the root application; only the command named in `argv` is imported, the others are placeholders."""
     app = typer.Typer(
         name=PROGRAM,
         help=HELP,
@@ -95,13 +98,13 @@ def build_app(argv: Sequence[str]) -> typer.Typer:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: the only place where every exception ends.
+    """Run the command line and return its exit code. Every exception is handled here.
 
     Args:
-        argv: Words after the program name; None means those of this process.
+        argv: Arguments after the program name; None takes them from `sys.argv`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    # Python leaves None where a stream was closed before it started (`>&-`); what is written there goes nowhere.
+    # A stream closed by the caller (`>&-`) is None; discard what is written to it.
     sys.stdout = sys.stdout or io.StringIO()
     sys.stderr = sys.stderr or io.StringIO()
     console = Console()
@@ -126,20 +129,20 @@ def _run(words: Sequence[str], console: Console) -> int:
         return stop.code if isinstance(stop.code, int) else ExitCode.OK if stop.code is None else ExitCode.BUG
     except typer.Abort:
         raise KeyboardInterrupt from None
-    if result == ExitCode.INTERRUPTED:  # typer has turned Ctrl-C into this exit code
+    if result == ExitCode.INTERRUPTED:  # Typer turns Ctrl-C into this exit code
         raise KeyboardInterrupt
     return int(result) if isinstance(result, int) else ExitCode.OK
 
 
 def _reader_left() -> int:
-    """End quietly after whoever read our output (`| head`) closed the pipe."""
-    # What is still buffered would raise once more when the interpreter closes stdout.
+    """End quietly after the reader of our output (e.g. `| head`) closed the pipe."""
+    # Buffered output would raise again when the interpreter closes stdout.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return BROKEN_PIPE
 
 
 def _words_to_complete() -> list[str]:
-    """Return what stands on the line that a shell asks to complete: it comes in the environment, not as arguments."""
+    """Return the command line a shell wants completed; it is passed in the environment, not as arguments."""
     line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
     return line.split()[1:] if f"_{PROGRAM.upper()}_COMPLETE" in os.environ else []
 
@@ -154,25 +157,25 @@ def _add(app: typer.Typer, command: BuiltIn) -> None:
 
 
 def _add_plugin_commands(app: typer.Typer) -> None:
-    """Add one line for each command of other packages; its code is imported when it is called."""
+    """Add a placeholder for each plugin command; its code is imported when the command is called."""
     from regionclip_cli import plugins
 
     taken = {command.name for command in BUILT_IN}
     for entry in plugins.entries("commands"):
-        if entry.name in taken:  # `regionclip plugins ls` tells of it
+        if entry.name in taken:  # reported by `regionclip plugins ls`
             continue
         taken.add(entry.name)
         app.command(
             entry.name,
-            help=f"From the package {entry.distribution}.",
-            rich_help_panel="Commands of plugins",
+            help=f"Provided by the package {entry.distribution}.",
+            rich_help_panel="Plugin commands",
             add_help_option=False,
             context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         )(_plugin_command)
 
 
 def _plugin_command(context: typer.Context) -> Any:
-    """Load the plugin behind this command and hand it the rest of the line; what breaks there is the plugin's."""
+    """Load the plugin behind this command and run it with the remaining arguments; its failures are plugin errors."""
     from regionclip_cli import plugins
 
     entry = plugins.lookup("commands", str(context.info_name))
@@ -182,7 +185,7 @@ def _plugin_command(context: typer.Context) -> Any:
 
 
 def _not_loaded() -> NoReturn:
-    raise RuntimeError("a command was called that build_app() did not load")
+    raise RuntimeError("called a command that build_app() did not load")
 
 
 def _show_version(asked: bool) -> None:
@@ -200,7 +203,7 @@ def _root(
         ),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", metavar="", help="Print data, warnings and errors only.")
+        bool, typer.Option("--quiet", "-q", metavar="", help="Print only results, warnings and errors.")
     ] = False,
     verbose: Annotated[
         int,
@@ -210,10 +213,10 @@ def _root(
             metavar="",
             count=True,
             show_default=False,
-            help="Say more, and show the traceback of a bug. Twice: all that is logged.",
+            help="Print more details, and tracebacks for bugs; -vv for debug output.",
         ),
     ] = 0,
-    offline: Annotated[bool, typer.Option("--offline", metavar="", help="Use nothing from the network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", metavar="", help="Do not access the network.")] = False,
 ) -> None:
     from regionclip_cli.console.logs import listening
 

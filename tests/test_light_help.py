@@ -1,4 +1,4 @@
-"""Help and listings answer at once, because nothing heavy is imported for them."""
+"""Help and listings are fast, because they import no heavy libraries."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ sys.exit(code)
     "words",
     ["--help", "--version", "detect --help", "models --help", "models ls", "plugins ls", "doctor --help", "dtect"],
 )
-def test_nothing_heavy_is_imported(words: str) -> None:
+def test_light_commands_import_no_heavy_library(words: str) -> None:
     command = [sys.executable, "-c", PROBE, ",".join(HEAVY), *words.split()]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == (2 if words == "dtect" else 0), ended.stderr
     assert ended.stderr.splitlines()[-1] == "IMPORTED"
 
 
-def test_names_alone_need_no_torch(tmp_path: Path) -> None:
+def test_names_only_does_not_import_torch(tmp_path: Path) -> None:
     captions = tmp_path / "captions.txt"
     captions.write_text("a dog runs\ntwo dogs on a mat\n")
     words = ["concepts", "--captions", str(captions), "--out", str(tmp_path / "nouns.csv"), "--names-only"]
@@ -56,7 +56,7 @@ def test_names_alone_need_no_torch(tmp_path: Path) -> None:
     assert ended.stderr.splitlines()[-1] == "IMPORTED"
 
 
-def test_the_probe_sees_heavy_modules() -> None:
+def test_probe_detects_heavy_modules() -> None:
     code = PROBE.replace("from regionclip_cli.app", "import numpy\nfrom regionclip_cli.app")
     ended = subprocess.run(
         [sys.executable, "-c", code, "numpy,torch", "--version"], capture_output=True, text=True, check=True
@@ -70,6 +70,6 @@ def test_help_takes_under_half_a_second() -> None:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "regionclip_cli", "--help"], capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Processor time, so that a busy machine does not fail the test; on an idle one it is the time on the clock.
+        # CPU time, so that a busy machine does not fail the test.
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.5

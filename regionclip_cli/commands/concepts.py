@@ -21,23 +21,25 @@ from regionclip_cli.errors import ExitCode, UsageError
 from regionclip_cli.recipe import fields
 from regionclip_cli.recipe.schema import ConceptsSection, Recipe
 
-WORDS_HELP = "A recipe with overrides such as concepts.min_count=5; after --captions, further caption files."
-CAPTIONS_HELP = "Caption file in place of a recipe: .jsonl, COCO's .json, .tsv, .tar or .txt; globs, {000..331} ranges."
-OUT_HELP = "With --captions: the bank (.safetensors); nouns.csv goes beside it. A .csv with --names-only."
-POOL, WORK = "What is a concept", "How to work"
+WORDS_HELP = "Recipe and overrides, e.g. concepts.min_count=5; with --captions, more caption files."
+CAPTIONS_HELP = (
+    "Caption files instead of a recipe: .jsonl, .json (COCO), .tsv, .tar, .txt; globs and {000..331} ranges."
+)
+OUT_HELP = "With --captions: concept bank to write (.safetensors), or a .csv file with --names-only."
+POOL, WORK = "Concept selection", "Model and processing"
 
 
 def _flag(field: str, *names: str, panel: str = POOL, **more: Any) -> Any:
-    """Return the option of a settings field, with its sentence and its default as help."""
+    """Return the option for a settings field; its help is the field description plus the default."""
     default = fields.default(ConceptsSection, field)
-    said = f" Left out with --captions: {default}." if default not in (None, (), False) else ""
-    help_text = fields.describe(ConceptsSection, field) + said
+    suffix = f" Default with --captions: {default}." if default not in (None, (), False) else ""
+    help_text = fields.describe(ConceptsSection, field) + suffix
     return typer.Option(*names, help=help_text, rich_help_panel=panel, **more)
 
 
 def concepts(
     ctx: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help=WORDS_HELP)] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="RECIPE|KEY=VALUE", help=WORDS_HELP)] = None,
     captions: Annotated[list[str] | None, typer.Option("--captions", metavar="FILE", help=CAPTIONS_HELP)] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help=OUT_HELP)] = None,
     parser: Annotated[Literal["hanta", "spacy"] | None, _flag("parser", "--parser")] = None,
@@ -45,10 +47,11 @@ def concepts(
     max_concepts: Annotated[int | None, _flag("max_concepts", "--max-concepts")] = None,
     add: Annotated[str | None, _flag("add", "--add", metavar="NAMES")] = None,
     drop: Annotated[str | None, _flag("drop", "--drop", metavar="NAMES")] = None,
-    names_only: Annotated[bool, _flag("names_only", "--names-only")] = False,
+    names_only: Annotated[bool, _flag("names_only", "--names-only", metavar="")] = False,
     templates: Annotated[str | None, _flag("templates", "--templates", panel=WORK)] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Model whose text encoder embeds them.", rich_help_panel=WORK)
+        str | None,
+        typer.Option("--model", "-m", help="Model whose text encoder embeds the concepts.", rich_help_panel=WORK),
     ] = None,
     workers: Annotated[int | None, _flag("workers", "--workers", panel=WORK)] = None,
     device: DeviceOption = None,
@@ -56,15 +59,15 @@ def concepts(
     dry_run: DryRunFlag = False,
     as_json: JsonFlag = False,
 ) -> ExitCode:
-    """Mine concepts from captions and embed them.
+    """Build a concept bank from image captions.
 
-    Counts the nouns of the captions, keeps the frequent ones, and writes them
-    to nouns.csv and, with their embeddings, to a concept bank, which
-    pseudolabel, pretrain and `detect --concepts` take. Captions are read once
-    and never all in memory. NAMES are words with commas between them, @coco,
-    @lvis or a .txt file.
+    Counts the nouns in the captions and keeps the frequent ones. Writes
+    nouns.csv and a concept bank with their text embeddings, used by
+    pseudolabel, pretrain and `detect --concepts`. Captions are streamed, so
+    memory use does not grow with the corpus. NAMES is a comma-separated list,
+    @coco, @lvis or a .txt file.
 
-    Examples:
+    [bold]Examples:[/bold]
       regionclip concepts tiny
       regionclip concepts tiny concepts.min_count=5 --dry-run
       regionclip concepts --captions captions_train2017.json \\
@@ -75,7 +78,7 @@ def concepts(
           --add @coco --drop "lot,front" --names-only --out nouns.csv
     """
     console = ctx.ensure_object(Console)
-    said = {
+    settings = {
         "parser": parser,
         "min_count": min_count,
         "max_concepts": max_concepts,
@@ -85,48 +88,48 @@ def concepts(
         "templates": templates,
         "workers": workers,
     }
-    said = {key: value for key, value in said.items() if value is not None}
+    settings = {key: value for key, value in settings.items() if value is not None}
     if captions:
-        recipe = _from_files([*captions, *(words or ())], said, model, device)
+        recipe = _from_files([*captions, *(words or ())], settings, model, device)
     else:
-        recipe = _from_recipe(words or [], said, model, device, out)
+        recipe = _from_recipe(words or [], settings, model, device, out)
     from regionclip_cli.stages import concepts as stage
 
     options: dict[str, Any] = {"progress": run_progress(console), "resume": resume, "dry_run": dry_run}
-    result = stage.mine_files(recipe, _place(out), **options) if captions else stage.run(recipe, **options)
+    result = stage.mine_files(recipe, _required(out), **options) if captions else stage.run(recipe, **options)
     if as_json:
         console.json(result.to_json())
     console.note(result.summary())
     return ExitCode.OK
 
 
-def _from_files(files: list[str], said: dict[str, Any], model: str | None, device: str | None) -> Recipe:
-    """Return a recipe in memory that reads caption files."""
+def _from_files(files: list[str], settings: dict[str, Any], model: str | None, device: str | None) -> Recipe:
+    """Build an in-memory recipe that reads caption files."""
     from regionclip_cli.data.captions.base import guess_form
 
     values: dict[str, Any] = {"name": "concepts", "out": ".", "device": device or "auto"}
     values["data"] = {"captions": tuple({"dataset": guess_form(file), "path": file} for file in files)}
-    values["concepts"] = said
+    values["concepts"] = settings
     values["model"] = {"start": model} if model else {}
     return fields.checked(Recipe, **values)
 
 
 def _from_recipe(
-    words: list[str], said: dict[str, Any], model: str | None, device: str | None, out: Path | None
+    words: list[str], settings: dict[str, Any], model: str | None, device: str | None, out: Path | None
 ) -> Recipe:
-    """Return the recipe that is named, with what flags say in place of its own settings."""
+    """Load the named recipe, with the options as overrides."""
     if not words:
-        raise UsageError("Neither a recipe nor captions are named.", "Name a recipe, or files with --captions.")
+        raise UsageError("No recipe and no captions given.", "Give a recipe, or caption files with --captions.")
     if out is not None:
-        raise UsageError("--out goes with --captions.", f"The folder of a recipe is set by a word: out={out.parent}.")
-    flags = [f"concepts.{key}={json.dumps(value)}" for key, value in said.items()]
+        raise UsageError("--out requires --captions.", f"To change a recipe's run folder, add out={out.parent}.")
+    flags = [f"concepts.{key}={json.dumps(value)}" for key, value in settings.items()]
     flags += [f"model.start={json.dumps(model)}"] if model else []
     return open_recipe(words[0], [*words[1:], *flags], device=device, section="concepts")
 
 
-def _place(out: Path | None) -> Path:
+def _required(out: Path | None) -> Path:
     if out is None:
-        raise UsageError("--captions needs --out.", "For example --out concepts.safetensors.")
+        raise UsageError("--captions requires --out.", "For example: --out concepts.safetensors.")
     return out
 
 

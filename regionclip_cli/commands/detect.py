@@ -14,7 +14,7 @@ from regionclip_cli.recipe.detection import DetectSettings
 
 
 def _flag(field: str, *names: str, panel: str, **more: Any) -> Any:
-    """Return the option of a settings field, with its sentence as help."""
+    """Return the option for a settings field; its help is the field description."""
     return typer.Option(*names, help=fields.describe(DetectSettings, field), rich_help_panel=panel, **more)
 
 
@@ -22,12 +22,12 @@ def _default(field: str) -> Any:
     return fields.default(DetectSettings, field)
 
 
-WHAT, SCORES, WORK, OUTPUT = "What to look for", "Which detections to keep", "How to work", "What to write"
+WHAT, SCORES, WORK, OUTPUT = "Classes and boxes", "Filtering", "Model and processing", "Output"
 
 
 def detect(
     ctx: typer.Context,
-    inputs: Annotated[list[str], typer.Argument(help=fields.describe(DetectSettings, "inputs"))],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help=fields.describe(DetectSettings, "inputs"))],
     classes: Annotated[str | None, _flag("classes", "--classes", "-c", panel=WHAT)] = None,
     distractors: Annotated[str, _flag("distractors", "--not", panel=WHAT)] = "",
     concepts: Annotated[Path | None, _flag("concepts", "--concepts", panel=WHAT)] = None,
@@ -45,21 +45,21 @@ def detect(
     device: Annotated[str, _flag("device", "--device", panel=WORK)] = _default("device"),
     dtype: Annotated[Literal["auto", "fp32", "bf16"], _flag("dtype", "--dtype", panel=WORK)] = _default("dtype"),
     batch: Annotated[int, _flag("batch", "--batch", panel=WORK)] = _default("batch"),
-    recursive: Annotated[bool, _flag("recursive", "--recursive", "-r", panel=WORK)] = _default("recursive"),
+    recursive: Annotated[bool, _flag("recursive", "--recursive", "-r", metavar="", panel=WORK)] = _default("recursive"),
     max_pixels: Annotated[int, _flag("max_pixels", "--max-pixels", panel=WORK)] = _default("max_pixels"),
-    strict: Annotated[bool, _flag("strict", "--strict", panel=WORK)] = _default("strict"),
+    strict: Annotated[bool, _flag("strict", "--strict", metavar="", panel=WORK)] = _default("strict"),
     out: Annotated[Path | None, _flag("out", "--out", "-o", panel=OUTPUT)] = None,
     formats: Annotated[str, _flag("formats", "--format", "-f", panel=OUTPUT)] = ",".join(_default("formats")),
-    json_lines: Annotated[bool, _flag("json_lines", "--json", panel=OUTPUT)] = _default("json_lines"),
-    resume: Annotated[bool, _flag("resume", "--resume", panel=OUTPUT)] = _default("resume"),
+    json_lines: Annotated[bool, _flag("json_lines", "--json", metavar="", panel=OUTPUT)] = _default("json_lines"),
+    resume: Annotated[bool, _flag("resume", "--resume", metavar="", panel=OUTPUT)] = _default("resume"),
 ) -> ExitCode:
     """Find objects by name in images.
 
-    Give --classes or, with embeddings that were saved before, --concepts.
-    An image that cannot be read is reported and costs only itself
-    (exit code 3); --resume goes on where a run was cut off.
+    Requires --classes, or --concepts for saved text embeddings. Unreadable
+    images are reported and skipped (exit code 3). Continue an interrupted
+    run with --resume.
 
-    Examples:
+    [bold]Examples:[/bold]
       regionclip detect kitchen.jpg --classes "cat,kettle"
       regionclip detect photos -r --classes "referee=striped shirt|whistle"
       regionclip detect "photos/**/*.jpg" --classes @coco --format coco,csv

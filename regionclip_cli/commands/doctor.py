@@ -1,4 +1,4 @@
-"""`regionclip doctor`: what this installation has, and what is broken."""
+"""`regionclip doctor`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 def doctor(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", metavar="", help="Print Markdown, for a bug report.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", metavar="", help="Print Markdown for a bug report.")] = False,
 ) -> ExitCode:
-    """Tell what this installation has, and what is broken.
+    """Show versions, devices and known problems.
 
-    Versions, device, operators, the packaged model, the cache folder, and
-    every plugin with its error. Nothing is changed and nothing is sent. The
-    exit code is 0 when all is well, 5 when something is missing, 4 when only
-    a plugin is broken.
+    Checks the installed packages, device, compiled operators, packaged model,
+    cache folder and plugins. Changes nothing and sends nothing. Exit code: 0
+    if everything works, 5 if something is missing, 4 if only a plugin is
+    broken.
 
     [bold]Examples:[/bold]
       regionclip doctor
       regionclip doctor --markdown
     """
     if as_json and markdown:
-        raise UsageError("--json and --markdown cannot both be given.", "Choose one.")
+        raise UsageError("--json and --markdown cannot be combined.", "Use one of them.")
     console = context.ensure_object(Console)
     from regionclip_cli.stages.doctor import examine
 

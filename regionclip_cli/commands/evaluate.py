@@ -24,14 +24,14 @@ from regionclip_cli.errors import ExitCode, UsageError
 from regionclip_cli.recipe import fields
 from regionclip_cli.recipe.schema import EvaluateSection, Recipe
 
-SET, MODEL, WORK = "What to measure on", "What to measure", "How to work"
+SET, MODEL, WORK = "Dataset", "Model and protocol", "Processing"
 DEFAULT_OUT = "regionclip-evaluation"
-SHARE_HELP = "This process's share of the images, such as 2/8; under torchrun it knows by itself. The last one scores."
-OUT_HELP = f"Folder for predictions and reports; left out, {DEFAULT_OUT}, and with --json nothing is kept."
+SHARE_HELP = "Process shard I of N images, e.g. 2/8 (automatic under torchrun); the last shard computes the metrics."
+OUT_HELP = f"Folder for predictions and reports (default: {DEFAULT_OUT}; none with --json)."
 
 
 def _flag(field: str, *names: str, panel: str, **more: Any) -> Any:
-    """Return the option of a setting, with its sentence as help."""
+    """Return the option for a settings field; its help is the field description."""
     return typer.Option(*names, help=fields.describe(EvaluateSection, field), rich_help_panel=panel, **more)
 
 
@@ -45,12 +45,12 @@ def evaluate(
     split: Annotated[str | None, _flag("split", "--split", panel=SET)] = None,
     vocabulary: Annotated[str | None, _flag("vocabulary", "--vocabulary", panel=SET)] = None,
     limit: Annotated[int | None, _flag("limit", "--limit", panel=SET)] = None,
-    lenient: Annotated[bool | None, _flag("lenient", "--lenient", panel=SET)] = None,
+    lenient: Annotated[bool | None, _flag("lenient", "--lenient", metavar="", panel=SET)] = None,
     model: Annotated[str | None, _flag("model", "--model", "-m", panel=MODEL)] = None,
     proposals: Annotated[str | None, _flag("proposals_from", "--proposals", panel=MODEL)] = None,
     boxes: Annotated[str | None, _flag("boxes", "--boxes", panel=MODEL)] = None,
     scoring: Annotated[Literal["default", "official"] | None, _flag("scoring", "--scoring", panel=MODEL)] = None,
-    crops: Annotated[bool | None, _flag("crops", "--crops", panel=MODEL)] = None,
+    crops: Annotated[bool | None, _flag("crops", "--crops", metavar="", panel=MODEL)] = None,
     predictions: Annotated[str | None, _flag("predictions", "--predictions", panel=MODEL)] = None,
     conf: Annotated[float | None, _flag("conf", "--conf", panel=MODEL)] = None,
     max_dets: Annotated[int | None, _flag("max_dets", "--max-dets", panel=MODEL)] = None,
@@ -66,15 +66,15 @@ def evaluate(
     dry_run: DryRunFlag = False,
     as_json: JsonFlag = False,
 ) -> ExitCode:
-    """Measure a model where it is known what is on the images.
+    """Evaluate a model on an annotated dataset.
 
-    Measures what the section `evaluate` of a recipe lists, or the one set that
-    the options name. Prints average precision and, for boxes of the
-    annotations, how often they are named right: 0 to 100, base and novel
-    classes apart with --split. The folder gets predictions, results.json and
-    a report to look at. With --json one object a measurement.
+    Runs the evaluations in a recipe's `evaluate` section, or one defined by
+    options. Prints average precision and, with ground-truth boxes, top-1
+    accuracy (0 to 100); --split adds separate results for base and novel
+    classes. Writes predictions, results.json and an HTML report. --json
+    prints one object per evaluation.
 
-    Examples:
+    [bold]Examples:[/bold]
       regionclip evaluate zeroshot-coco
       regionclip evaluate -d coco -a instances.json -i val2017 --json
       regionclip evaluate -d coco -a instances.json -i val2017 \\
@@ -100,8 +100,8 @@ def evaluate(
             if flags or out is not None:
                 given = next(iter(flags), "out")
                 raise UsageError(
-                    f"A recipe says what to measure, so --{given.replace('_', '-')} has no place beside it.",
-                    "Say it anew as evaluate.0.KEY=VALUE or out=FOLDER, or leave out the recipe.",
+                    f"--{given.replace('_', '-')} cannot be combined with a recipe.",
+                    "Override the recipe with evaluate.0.KEY=VALUE or out=FOLDER, or omit the recipe.",
                 )
             chosen = open_recipe(recipe, overrides, device=device, section="evaluate")
         from regionclip_cli.evaluation.tables import plan_table, result_table
@@ -120,11 +120,11 @@ def evaluate(
 
 
 def _own_recipe(flags: dict[str, Any], out: Path, device: str | None) -> Recipe:
-    """Return a recipe with the one measurement that the options describe."""
+    """Build an in-memory recipe with the one evaluation that the options define."""
     if "dataset" not in flags and "annotations" not in flags:
         raise UsageError(
-            "Nothing was named to measure on.",
-            "Name a recipe, or a set: --dataset coco --annotations FILE --images FOLDER.",
+            "No dataset given.",
+            "Give a recipe, or a dataset: --dataset coco --annotations FILE --images FOLDER.",
         )
     section = fields.checked(EvaluateSection, **flags)
     more = {"device": device} if device else {}

@@ -27,15 +27,16 @@ def finetune(
     device: DeviceOption = None,
     as_json: JsonFlag = False,
 ) -> ExitCode:
-    """Train a detector on boxes of base classes.
+    """Fine-tune a detector on annotated boxes.
 
-    Reads data.train and data.val. The classifier is the frozen text encoder
-    (or a learned layer, finetune.classifier=linear). After each evaluation
-    base, novel and all classes stand side by side; the model that is best on
-    novel ones becomes RUN/finetune/model.safetensors, for `detect --model`.
-    Under torchrun the processes share every batch.
+    Trains on data.train and validates on data.val. Classes are scored with
+    the frozen text encoder, or with a linear layer trained from scratch
+    (finetune.classifier=linear). Validation reports base, novel and all
+    classes; the best model on novel classes is written to
+    RUN/finetune/model.safetensors, for use with `detect --model`. Under
+    torchrun, each batch is split across processes.
 
-    Examples:
+    [bold]Examples:[/bold]
       regionclip finetune finetune-tiny
       regionclip finetune finetune-ov-coco --dry-run
       regionclip finetune finetune-ov-coco finetune.blend=0.3 out=runs/mixed
@@ -47,7 +48,7 @@ def finetune(
     from regionclip_cli.stages.finetune import run
 
     result = run(chosen, run_progress(console), resume=resume, dry_run=dry_run)
-    if not result.plan:  # one of several processes, and not the one that speaks
+    if not result.plan:  # only rank 0 prints
         return ExitCode.OK
     if as_json:
         console.json(result.to_json())

@@ -1,4 +1,4 @@
-"""`regionclip models`: list, fetch, add and export models, and say where one is."""
+"""`regionclip models`: list, download, import and export models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regionclip_cli.console import Console
 if TYPE_CHECKING:
     from regionclip_cli.stages.models import Added
 
-app = typer.Typer(help="List, fetch and add models.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(help="List, download, import and export models.", no_args_is_help=True, rich_markup_mode="rich")
 
 STATES = {
     "package": "ready, in the package",
@@ -22,16 +22,19 @@ STATES = {
     "damaged": "damaged",
 }
 
-Half = Annotated[bool, typer.Option("--half", help="Store large tensors in float16: half the size.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what has this name already.")]
+Half = Annotated[bool, typer.Option("--half", metavar="", help="Store large tensors as float16, at half the size.")]
+Force = Annotated[bool, typer.Option("--force", metavar="", help="Overwrite existing files.")]
 
 
 @app.command("ls")
 def list_models(
     ctx: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a model on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object per model.")] = False,
 ) -> None:
-    """List the models that are here and those that can be had.
+    """List installed and available models.
+
+    States: ready; download (with `models get NAME`); manual (download the
+    file yourself, then `models add`); damaged.
 
     [bold]Examples:[/bold]
       regionclip models ls
@@ -57,11 +60,13 @@ def list_models(
 @app.command()
 def get(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A name that `models ls` marks with `models get`.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Model name from `models ls`.")],
     half: Half = False,
     force: Force = False,
 ) -> None:
-    """Fetch a model and keep it.
+    """Download a model.
+
+    The model is converted and stored in the cache folder.
 
     [bold]Examples:[/bold]
       regionclip models get clip-rn50
@@ -72,7 +77,7 @@ def get(
     console = ctx.ensure_object(Console)
     result = fetch(name, half=half, force=force, progress=console.progress())
     if isinstance(result, Path):
-        console.note(f"{name} is here already: {result}")
+        console.note(f"{name} is already installed: {result}")
     else:
         _tell(console, result)
 
@@ -80,27 +85,28 @@ def get(
 @app.command()
 def add(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="What to call it.")],
-    file: Annotated[str, typer.Argument(help="A weights file, or an https:// address of one.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name for the model.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Weights file, or its https:// URL.")],
     text_from: Annotated[
-        str | None, typer.Option(help="Model to take the text encoder from, for detectors without one.")
+        str | None, typer.Option(help="Model that provides the text encoder, for detectors without one.")
     ] = None,
     names: Annotated[
-        str | None, typer.Option(help="Names of concept embeddings: @lvis, @coco-65, a file, or a list.")
+        str | None, typer.Option(help="Names for a file of concept embeddings: @lvis, @coco-65, a file or a list.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model whose text encoder made the concept embeddings.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model whose text encoder produced the concept embeddings.")] = None,
     gelu: Annotated[
-        bool, typer.Option("--gelu", help="CLIP weights trained with the plain GELU, not OpenAI's quick one.")
+        bool, typer.Option("--gelu", metavar="", help="The CLIP weights use GELU instead of OpenAI's QuickGELU.")
     ] = False,
-    sha256: Annotated[str | None, typer.Option(help="Checksum that the file must have.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 checksum of the file.")] = None,
     half: Half = False,
     force: Force = False,
 ) -> None:
-    """Recognise a weights file, convert it and keep it under a name.
+    """Import a weights file.
 
-    It may be a RegionCLIP checkpoint or detector, one of its proposal
-    networks or concept embeddings, a CLIP or open_clip state dict, or a
-    model file of this tool. Files that could run code are not read.
+    Accepts RegionCLIP checkpoints, detectors, proposal networks and concept
+    embeddings, CLIP and open_clip state dicts, and regionclip model files.
+    The format is detected and converted. Pickle files that could execute code
+    are rejected.
 
     [bold]Examples:[/bold]
       regionclip models add regionclip-rn50 regionclip_pretrained-cc_rn50.pth
@@ -131,9 +137,11 @@ def add(
 @app.command()
 def where(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A model's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Model name.")],
 ) -> None:
-    """Print the path of a model's file.
+    """Print the path of a model file.
+
+    Use it to copy or inspect the file.
 
     [bold]Examples:[/bold]
       regionclip models where regionclip-tiny
@@ -147,13 +155,13 @@ def where(
 @app.command()
 def export(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A model's name, or a model file.")],
-    file: Annotated[Path, typer.Argument(help="Where to write: .safetensors, .pt, .pth or .bin.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Model name or file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Output file: .safetensors, .pt, .pth or .bin.")],
     force: Force = False,
 ) -> None:
-    """Write the CLIP model inside a model as an open_clip state dict.
+    """Export a model as an open_clip state dict.
 
-    open_clip's model of the same architecture loads it with strict=True.
+    Loads with strict=True into the open_clip model of the same architecture.
 
     [bold]Examples:[/bold]
       regionclip models export regionclip-tiny tiny_open_clip.safetensors
@@ -166,7 +174,7 @@ def export(
 
 
 def _tell(console: Console, result: Added) -> None:
-    """Say what a file was and where it is now: the path is data, the rest is talk."""
+    """Print what was imported: the path on stdout, the rest on stderr."""
     what = f"{result.recognised}, {result.backbone}" if result.backbone else result.recognised
     console.note(f"{result.name}: {what}; {', '.join(result.parts)}; {result.parameters / 1e6:.1f} M parameters.")
     console.note(f"Licence: {result.licence or 'not stated'}.")

@@ -1,4 +1,4 @@
-"""`regionclip plugins`: what can be used here, what other packages added, and whether it works."""
+"""`regionclip plugins`: list and check plugins."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from regionclip_cli.errors import ExitCode
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
-AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object a line.")]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object per line.")]
 
 
 @app.callback()
 def about() -> None:
-    """List and check what other packages add.
+    """List and check installed plugins.
 
-    A package adds backbones, datasets, output formats and commands by entry
-    points. A broken one costs only itself. REGIONCLIP_PLUGINS="" ignores all
-    of them, REGIONCLIP_PLUGINS="a,b" all but those of the packages a and b.
+    Python packages can add backbones, datasets, output formats and commands
+    through entry points. A broken plugin does not affect the rest. Set
+    REGIONCLIP_PLUGINS="" to disable all plugins, or REGIONCLIP_PLUGINS="a,b"
+    to enable only those of the packages a and b.
 
     [bold]Examples:[/bold]
       regionclip plugins ls
@@ -31,10 +32,10 @@ def about() -> None:
 
 @app.command("ls")
 def list_all(context: typer.Context, as_json: AsJson = False) -> ExitCode:
-    """List backbones, datasets, writers and commands, ours and those of plugins.
+    """List available backbones, datasets, writers and commands.
 
-    Every entry is read, none is run. What cannot be read is listed with its
-    error, and the exit code is then 4.
+    Includes built-in ones and those of plugins. Plugins that cannot be loaded
+    are listed with their error (exit code 4).
 
     [bold]Examples:[/bold]
       regionclip plugins ls
@@ -49,7 +50,7 @@ def list_all(context: typer.Context, as_json: AsJson = False) -> ExitCode:
             console.json(asdict(offer))
     else:
         rows = [(o.kind, o.name, f"{o.distribution} {o.version}", o.summary or "BROKEN") for o in offers]
-        console.table(("kind", "name", "from", "what it is"), rows)
+        console.table(("kind", "name", "package", "description"), rows)
         for offer in offers:
             if offer.problem:
                 console.error(offer.problem)
@@ -61,15 +62,14 @@ def check_all(
     context: typer.Context,
     as_json: AsJson = False,
     built_in: Annotated[
-        bool, typer.Option("--all", metavar="", help="Check what comes with regionclip too; takes a minute.")
+        bool, typer.Option("--all", metavar="", help="Also check built-in backbones and writers (takes a minute).")
     ] = False,
 ) -> ExitCode:
-    """Try whether plugins do what they promise.
+    """Check that plugins work.
 
-    Builds each backbone with random weights and compares its shapes with its
-    description, writes toy detections with each writer, looks up each
-    dataset's loader and classes, loads each command. Exit code 4 when
-    something fails.
+    Builds each backbone with random weights and checks its output shapes,
+    writes sample detections with each writer, checks the loader and classes
+    of each dataset, and loads each command. Exit code 4 if a check fails.
 
     [bold]Examples:[/bold]
       regionclip plugins check
@@ -80,13 +80,13 @@ def check_all(
 
     outcomes = check(console.progress(), built_in=built_in)
     if not outcomes:
-        console.note("No plugins are installed. `--all` checks what comes with regionclip.")
+        console.note("No plugins are installed. Use --all to check the built-in ones.")
     elif as_json:
         for outcome in outcomes:
             console.json(asdict(outcome))
     else:
         rows = [(o.kind, o.name, o.distribution, "BROKEN" if o.problem else f"ok: {o.fact}") for o in outcomes]
-        console.table(("kind", "name", "from", "result"), rows)
+        console.table(("kind", "name", "package", "result"), rows)
         for outcome in outcomes:
             if outcome.problem:
                 console.error(f"{outcome.kind[:-1]} {outcome.name}: {outcome.problem}", outcome.hint)

@@ -27,16 +27,16 @@ def pretrain(
     device: DeviceOption = None,
     as_json: JsonFlag = False,
 ) -> ExitCode:
-    """Train a model on named regions and captions.
+    """Pretrain a model on region-text and image-text pairs.
 
-    A student learns to match regions to concepts as a teacher does, which
-    runs along or has labelled them before (pretrain.teacher=labels), and
-    images to their captions. Writes RUN/pretrain/model.safetensors, for
-    `detect --model` and `finetune`. A run that was cut off goes on with
-    --resume, to the same weights. Under torchrun the processes share every
-    batch.
+    The student learns to match regions to concepts from a CLIP teacher, either
+    online or from pseudo-labels (pretrain.teacher=labels), and images to
+    their captions. Writes RUN/pretrain/model.safetensors, for use with
+    `detect --model` and finetune. An interrupted run continued with --resume
+    ends with identical weights. Under torchrun, each batch is split across
+    processes.
 
-    Examples:
+    [bold]Examples:[/bold]
       regionclip pretrain tiny
       regionclip pretrain cc3m --dry-run
       regionclip pretrain cc3m pretrain.teacher=labels pretrain.amp=bf16
@@ -48,7 +48,7 @@ def pretrain(
     from regionclip_cli.stages.pretrain import run
 
     result = run(chosen, run_progress(console), resume=resume, dry_run=dry_run)
-    if not result.plan:  # one of several processes, and not the one that speaks
+    if not result.plan:  # only rank 0 prints
         return ExitCode.OK
     if as_json:
         console.json(result.to_json())

@@ -19,10 +19,8 @@ from regionclip_cli.commands.recipe_arguments import (
 from regionclip_cli.console import Console
 from regionclip_cli.errors import ExitCode
 
-SHARE_HELP = (
-    "This process's share of the shards, such as 2/8 for the second of eight; under torchrun it knows by itself."
-)
-FORMAT_HELP = "Other forms of the finished labels: html, a page of sample regions; coco, a COCO file and that page."
+SHARD_HELP = "Process part I of N of the shards, e.g. 2/8 (automatic under torchrun)."
+FORMAT_HELP = "Export finished labels: html (page with sample regions), coco (COCO file and that page)."
 
 
 def pseudolabel(
@@ -31,21 +29,21 @@ def pseudolabel(
     overrides: OverridesArgument = None,
     resume: ResumeFlag = False,
     dry_run: DryRunFlag = False,
-    shard_of: Annotated[str | None, typer.Option("--shard-of", metavar="I/N", help=SHARE_HELP)] = None,
+    shard_of: Annotated[str | None, typer.Option("--shard-of", metavar="I/N", help=SHARD_HELP)] = None,
     formats: Annotated[str, typer.Option("--format", "-f", metavar="NAMES", help=FORMAT_HELP)] = "",
     device: DeviceOption = None,
     as_json: JsonFlag = False,
 ) -> ExitCode:
-    """Let a teacher name the regions of every image.
+    """Generate region pseudo-labels with a CLIP teacher.
 
-    Reads the images of data.captions, proposes regions, and keeps for each the
-    best concepts of the bank with their probabilities, in shards in the run's
-    folder. A run that was cut off goes on with --resume; several processes
-    share a job with --shard-of or torchrun. An image that cannot be read is
-    listed and costs only itself (exit code 3). Labels that are finished can be
-    written in other forms without asking the teacher again.
+    Proposes regions in the images of data.captions and stores the best
+    matching concepts of each with their probabilities, in shards in the run
+    folder. Split the work between processes with --shard-of or torchrun, and
+    continue an interrupted run with --resume. Unreadable images are reported
+    and skipped (exit code 3). --format exports finished labels without
+    running the teacher again.
 
-    Examples:
+    [bold]Examples:[/bold]
       regionclip pseudolabel tiny
       regionclip pseudolabel tiny --dry-run
       regionclip pseudolabel tiny --resume

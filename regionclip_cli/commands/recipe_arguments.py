@@ -1,4 +1,4 @@
-"""What every command that runs a stage of a recipe takes, and how it opens the recipe."""
+"""Arguments and options shared by the commands that run recipe stages."""
 
 from __future__ import annotations
 
@@ -13,48 +13,47 @@ from regionclip_cli.recipe.loader import load_recipe
 from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.runs.log import LoggedProgress
 
-RECIPE_HELP = "A recipe file, or the name of one that `regionclip recipes ls` lists."
+RECIPE_HELP = "Recipe file, or a name listed by `regionclip recipes ls`."
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)]
-OptionalRecipeArgument = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help=RECIPE_HELP)]
+OptionalRecipeArgument = Annotated[str | None, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)]
 OverridesArgument = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Settings said anew, such as pretrain.steps=100; `recipes explain` tells them."
-    ),
+    typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. pretrain.steps=100 (see `regionclip recipes explain`)."),
 ]
-ResumeFlag = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run was cut off.")]
+ResumeFlag = Annotated[bool, typer.Option("--resume", metavar="", help="Continue an interrupted run.")]
 DryRunFlag = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be read, written and computed, and do nothing.")
+    bool,
+    typer.Option("--dry-run", metavar="", help="Check all inputs and show what the run would do, without running it."),
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+JsonFlag = Annotated[bool, typer.Option("--json", metavar="", help="Print the result to stdout as JSON.")]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps; left out, what the recipe says.")
+    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps (default: set in the recipe).")
 ]
 
 
 def open_recipe(
     recipe: str, overrides: Sequence[str] | None = None, *, device: str | None = None, section: str | None = None
 ) -> Recipe:
-    """Return the recipe that a command line asks for.
+    """Load a recipe with its command-line overrides.
 
     Args:
-        recipe: A file or a name.
-        overrides: `key.sub=value` each.
-        device: What `--device` says, if anything.
-        section: The stage that is to be run; the recipe must have it.
+        recipe: File or name.
+        overrides: Items of the form `key.sub=value`.
+        device: Value of `--device`, None if absent.
+        section: Section that the recipe must contain.
 
     Raises:
-        UsageError: The recipe cannot be used, or has no such section.
+        UsageError: The recipe is invalid, or lacks the section.
     """
     opened = load_recipe(recipe, [*(overrides or ()), *([f"device={device}"] if device else ())])
     if section is not None and getattr(opened, section) in (None, ()):
         raise UsageError(
-            f"{recipe} has no section `{section}`.",
-            f"Add `{section}: {{}}` for its defaults; `regionclip recipes explain {section}` tells its settings.",
+            f"The recipe {recipe} has no section `{section}`.",
+            f"Add `{section}: {{}}` to use the defaults; `regionclip recipes explain {section}` lists its settings.",
         )
     return opened
 
 
 def run_progress(console: Console) -> Any:
-    """Return a `Progress` that shows on the terminal and is kept in the run's log."""
+    """Return a `Progress` that writes to the terminal and to the run log."""
     return LoggedProgress(console.progress())

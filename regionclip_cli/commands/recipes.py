@@ -1,4 +1,4 @@
-"""`regionclip recipes`: list, show, check, explain, copy and run recipes."""
+"""`regionclip recipes`: list, show, validate, explain, copy and run recipes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ from regionclip_cli.console import Console
 from regionclip_cli.errors import ExitCode, RegionClipError
 
 app = typer.Typer(
-    help="List, show, check, explain, copy and run recipes.", no_args_is_help=True, rich_markup_mode="rich"
+    help="List, show, validate, explain, copy and run recipes.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
 
 @app.command("ls")
 def list_recipes(
     ctx: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a recipe on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object per recipe.")] = False,
 ) -> None:
-    """List the recipes that come with the tool.
+    """List the included recipes.
+
+    Show one with `regionclip recipes show NAME`.
 
     [bold]Examples:[/bold]
       regionclip recipes ls
@@ -44,7 +46,7 @@ def list_recipes(
         for name, what, file in found:
             console.json({"name": name, "what": what, "path": str(file)})
         return
-    console.table(("name", "what"), [(name, what) for name, what, _ in found])
+    console.table(("name", "description"), [(name, what) for name, what, _ in found])
 
 
 @app.command()
@@ -52,9 +54,13 @@ def show(
     ctx: typer.Context,
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Every setting, as a run would use it.")] = False,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", metavar="", help="Print every setting with its final value.")
+    ] = False,
 ) -> None:
-    """Print a recipe as it is written, or with every setting resolved.
+    """Print a recipe, as written or fully resolved.
+
+    With overrides or --resolved, prints every setting with its final value.
 
     [bold]Examples:[/bold]
       regionclip recipes show tiny
@@ -72,13 +78,13 @@ def show(
 @app.command()
 def check(
     ctx: typer.Context,
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipe files, or names of recipes.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a recipe on stdout.")] = False,
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE", help="Recipe files or names.")],
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object per recipe.")] = False,
 ) -> ExitCode:
-    """Tell everything that is wrong with recipes, each with file and line.
+    """Validate recipes and report all problems with file and line.
 
-    Names of models and of forms of data must be known. Whether models and
-    data are on this machine is not looked at.
+    Checks keys, values, and the names of models and dataset formats. Does not
+    check whether models and data are available.
 
     [bold]Examples:[/bold]
       regionclip recipes check mine.yaml
@@ -118,11 +124,13 @@ def check(
 def explain(
     ctx: typer.Context,
     section: Annotated[
-        str, typer.Argument(metavar="[SECTION]", help="Such as pretrain, data.captions or pretrain.lr.")
+        str, typer.Argument(metavar="SECTION", help="Section or setting, e.g. pretrain, data.captions or pretrain.lr.")
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a setting on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object per setting.")] = False,
 ) -> None:
-    """Explain the settings of a section, or of all: type, default and purpose.
+    """Describe recipe settings: type, default and purpose.
+
+    Describes one setting, one section or, without an argument, all of them.
 
     [bold]Examples:[/bold]
       regionclip recipes explain
@@ -138,7 +146,7 @@ def explain(
             console.json(vars(row))
         return
     console.table(
-        ("setting", "what may be written", "default", "purpose"),
+        ("setting", "values", "default", "purpose"),
         [(row.key, row.kind, row.default, row.sentence) for row in found],
     )
 
@@ -147,9 +155,13 @@ def explain(
 def copy(
     ctx: typer.Context,
     recipe: RecipeArgument,
-    to: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; left out, NAME.yaml here.")] = None,
+    to: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Target file (default: NAME.yaml in this folder).")
+    ] = None,
 ) -> None:
-    """Copy a recipe, and the files it brings, to change it as you like.
+    """Copy a recipe to a file of your own.
+
+    Files that the recipe depends on are copied along.
 
     [bold]Examples:[/bold]
       regionclip recipes copy tiny
@@ -169,7 +181,7 @@ def run(
     overrides: OverridesArgument = None,
     resume: ResumeFlag = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Run every stage anew; earlier results go to earlier/ in the run folder.")
+        bool, typer.Option("--force", metavar="", help="Run every stage again, even if nothing changed.")
     ] = False,
     dry_run: DryRunFlag = False,
     device: DeviceOption = None,
@@ -177,8 +189,8 @@ def run(
 ) -> ExitCode:
     """Run the stages of a recipe in order.
 
-    A stage whose settings, files and earlier stages are unchanged is left
-    alone. Results that newer ones take the place of go to earlier/.
+    Skips stages whose settings, input files and preceding stages have not
+    changed. Replaced results are moved to earlier/ in the run folder.
 
     [bold]Examples:[/bold]
       regionclip recipes run tiny
@@ -197,7 +209,7 @@ def run(
         rows = [
             (each.stage, each.state, each.why, each.reads, ", ".join(map(str, each.writes))) for each in result.stages
         ]
-        console.table(("stage", "state", "why", "inputs", "results"), rows, to="stdout" if dry_run else "stderr")
+        console.table(("stage", "state", "reason", "inputs", "results"), rows, to="stdout" if dry_run else "stderr")
     if not dry_run:
         console.note(f"Results are in {result.out}.")
     return ExitCode.SOME_FAILED if result.failed else ExitCode.OK

@@ -1,4 +1,4 @@
-"""`regionclip splits`: list the splits into base and novel classes, and cut annotation files by one."""
+"""`regionclip splits`: list base/novel class splits, and split COCO annotation files."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import typer
 
 from regionclip_cli.console import Console
 
-app = typer.Typer(help="List base and novel classes, and cut annotation files.", no_args_is_help=True)
+app = typer.Typer(
+    help="List class splits and split COCO annotation files.", no_args_is_help=True, rich_markup_mode="rich"
+)
 
 
 @app.command("ls")
 def list_splits(
     ctx: typer.Context,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a split on stdout, with its classes.")
+        bool, typer.Option("--json", metavar="", help="Print one JSON object per split, with its classes.")
     ] = False,
 ) -> None:
-    """List the splits in the package.
+    """List the built-in splits into base and novel classes.
+
+    --json includes the class names.
 
     [bold]Examples:[/bold]
       regionclip splits ls
@@ -37,25 +41,31 @@ def list_splits(
             console.json({"name": name, "base": split.base, "novel": split.novel})
         rows.append((name, len(split.base), len(split.novel), summary))
     if not as_json:
-        console.table(("name", "base", "novel", "what"), rows)
+        console.table(("name", "base", "novel", "description"), rows)
 
 
 @app.command("cut")
 def cut_files(
     ctx: typer.Context,
-    split: Annotated[str, typer.Argument(help="A name of `splits ls`, or a .yaml or .json file with base and novel.")],
-    annotations: Annotated[list[Path], typer.Option(help="COCO annotation file; give it several times for several.")],
-    out: Annotated[Path, typer.Option(help="Folder for the new files.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a file on stdout.")] = False,
+    split: Annotated[
+        str,
+        typer.Argument(metavar="SPLIT", help="Name from `splits ls`, or a .yaml or .json file with base and novel."),
+    ],
+    annotations: Annotated[list[Path], typer.Option(help="COCO annotation file; can be repeated.")],
+    out: Annotated[Path, typer.Option(help="Output folder.")],
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object per file.")] = False,
 ) -> None:
-    """Cut COCO annotation files into base, novel and both.
+    """Split COCO annotation files by base and novel classes.
 
-    instances_val2017.json becomes ovd_ins_val2017_b.json (base), _t.json
-    (novel) and _all.json (both); images without a box are left out.
+    instances_val2017.json becomes ovd_ins_val2017_b.json (base classes),
+    _t.json (novel classes) and _all.json (both). Images without boxes are
+    omitted.
 
     [bold]Examples:[/bold]
-      regionclip splits cut coco-48-17 --annotations instances_val2017.json --out ovd
-      regionclip splits cut mine.yaml --annotations train.json --annotations val.json --out cut
+      regionclip splits cut coco-48-17 --out ovd \\
+          --annotations instances_val2017.json
+      regionclip splits cut mine.yaml --out cut \\
+          --annotations train.json --annotations val.json
     """
     from regionclip_cli.data.detection_sets.open_vocabulary_coco import cut
 

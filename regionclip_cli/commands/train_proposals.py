@@ -27,15 +27,15 @@ def train_proposals(
     device: DeviceOption = None,
     as_json: JsonFlag = False,
 ) -> ExitCode:
-    """Train a network that finds boxes and does not name them.
+    """Train a class-agnostic region proposal network.
 
-    Reads the section `proposals` and data.train; classes play no part but to
-    leave out those that are novel (proposals.split). What comes out,
-    RUN/proposals/model.safetensors, serves as `detect --proposals` and as
-    `model: proposals:` of a recipe; a head on the features of a model
-    (proposals.network=fpn-trunk) comes with that model, for `--model`.
+    Trains on the boxes of data.train as configured in the section `proposals`;
+    proposals.split excludes novel classes. Writes
+    RUN/proposals/model.safetensors, for use with `detect --proposals` and
+    as model.proposals in a recipe. A proposal head on a model's own features
+    (proposals.network=fpn-trunk) is saved together with that model.
 
-    Examples:
+    [bold]Examples:[/bold]
       regionclip train-proposals train-rpn --dry-run
       regionclip train-proposals train-rpn proposals.init=resnet50.pth
       regionclip train-proposals train-rpn proposals.network=rpn-c4
@@ -48,7 +48,7 @@ def train_proposals(
     from regionclip_cli.stages.train_proposals import run
 
     result = run(chosen, run_progress(console), resume=resume, dry_run=dry_run)
-    if not result.plan:  # one of several processes, and not the one that speaks
+    if not result.plan:  # only rank 0 prints
         return ExitCode.OK
     if as_json:
         console.json(result.to_json())

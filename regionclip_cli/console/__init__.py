@@ -1,6 +1,6 @@
-"""The only code that prints to a terminal or reads from one.
+"""Terminal input and output: no other package prints or reads from the terminal.
 
-`Console` is what commands use; `report` tells a user what an exception means.
+Commands use `Console`; `report` explains an exception to the user.
 """
 
 from regionclip_cli.console.boundary import Failure, explain, report

@@ -1,6 +1,6 @@
-"""What a user is told when something ends the program: one sentence, a hint, and the exit code.
+"""Turn the exception that ended the program into an error message, a hint and an exit code.
 
-Only `app.main` catches everything; this module decides what each kind of exception means.
+Only `app.main` catches all exceptions; this module decides how each kind is reported.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from regionclip_cli.errors import ExitCode, RegionClipError
 if TYPE_CHECKING:
     from regionclip_cli.console.terminal import Console
 
-DISK_SENTENCES = {
-    errno.ENOSPC: ("The disk is full", "Free some space or choose another folder, then run the same command again."),
-    errno.EDQUOT: ("The disk quota is used up", "Free some space or choose another folder."),
-    errno.EROFS: ("The file system is read-only", "Choose a folder that can be written."),
-    errno.EACCES: ("No permission", "Check who owns it, or choose another place."),
-    errno.EPERM: ("No permission", "Check who owns it, or choose another place."),
-    errno.ENOENT: ("No such file or folder", "Check the spelling and the folder you are in."),
-    errno.ENOTDIR: ("A file is in the way of a folder", "Move it, or choose another place."),
-    errno.EISDIR: ("A folder is where a file should be", "Name a file, or choose another place."),
-    errno.EEXIST: ("It exists already", "Move it, or choose another place."),
-    errno.ENAMETOOLONG: ("The file name is too long", "Choose a shorter one."),
-    errno.EMFILE: ("Too many files are open", "Raise the limit with `ulimit -n`."),
-    errno.EIO: ("The disk or device does not answer", "Check it, or choose another place."),
+OS_ERRORS = {
+    errno.ENOSPC: ("The disk is full", "Free some space or choose another folder, then repeat the command."),
+    errno.EDQUOT: ("Disk quota exceeded", "Free some space or choose another folder."),
+    errno.EROFS: ("The file system is read-only", "Choose a writable folder."),
+    errno.EACCES: ("Permission denied", "Check the owner and permissions, or choose another path."),
+    errno.EPERM: ("Permission denied", "Check the owner and permissions, or choose another path."),
+    errno.ENOENT: ("No such file or folder", "Check the spelling and the current folder."),
+    errno.ENOTDIR: ("Not a folder", "Move the file, or choose another path."),
+    errno.EISDIR: ("Is a folder, not a file", "Choose a file."),
+    errno.EEXIST: ("Already exists", "Move it, or choose another path."),
+    errno.ENAMETOOLONG: ("File name too long", "Choose a shorter name."),
+    errno.EMFILE: ("Too many open files", "Raise the limit with `ulimit -n`."),
+    errno.EIO: ("Input/output error", "Check the disk or device, or choose another path."),
 }
 
 
 class Failure(NamedTuple):
-    """What to print for an exception, and how to end."""
+    """Error message, hint and exit code for an exception."""
 
     message: str
     hint: str
@@ -43,46 +43,46 @@ class Failure(NamedTuple):
 
 
 def explain(error: BaseException) -> Failure:
-    """Return what a user is told about `error`.
+    """Return the message, hint and exit code for `error`.
 
-    A `RegionClipError` speaks for itself. Trouble with files, memory and missing packages gets a sentence. Everything
-    else is a bug of ours: one line with the exception, and how to see and report the rest.
+    A `RegionClipError` carries its own message. File, memory and missing-package errors are described in a sentence.
+    Anything else is reported as a bug: the exception in one line, and how to see and report the details.
     """
     if isinstance(error, RegionClipError):
         return Failure(error.message, error.hint, error.code)
     if isinstance(error, KeyboardInterrupt):
         return Failure("Interrupted.", "", ExitCode.INTERRUPTED)
-    if isinstance(error, OSError) and error.errno in DISK_SENTENCES:
-        sentence, hint = DISK_SENTENCES[error.errno]
+    if isinstance(error, OSError) and error.errno in OS_ERRORS:
+        sentence, hint = OS_ERRORS[error.errno]
         where = f": {error.filename}" if error.filename else ""
         return Failure(f"{sentence}{where}.", hint, ExitCode.USAGE)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
-        hint = "Take fewer images at once (--batch 1) or smaller ones (--short-side)."
-        return Failure("The memory of this machine or device is used up.", hint, ExitCode.USAGE)
+        hint = "Use a smaller batch (--batch 1) or smaller images (--short-side)."
+        return Failure("Out of memory.", hint, ExitCode.USAGE)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("regionclip_cli"):
         package = error.name.partition(".")[0]
-        hint = f"Install it with `pip install {package}`, or this tool again with all it needs."
+        hint = f"Run `pip install {package}`, or reinstall regionclip-cli with its dependencies."
         return Failure(f"The Python package {package!r} is not installed.", hint, ExitCode.MISSING)
     text = " ".join(str(error).split())
     name = type(error).__name__
     return Failure(
         f"This is a bug in regionclip: {name}: {text}" if text else f"This is a bug in regionclip: {name}",
-        "`regionclip -v ...` shows where it happened; please report that with the output of `regionclip doctor`.",
+        "Run `regionclip -v ...` for the traceback, and report it with the output of `regionclip doctor --markdown`.",
         ExitCode.BUG,
         bug=True,
     )
 
 
 def report(error: BaseException, console: Console, program: str, root_options: Collection[str] = ()) -> int:
-    """Tell the user what ended the program, and return the exit code.
+    """Print the error that ended the program, and return the exit code.
 
-    The traceback of a bug is shown with `-v`, that of any other failure with `-vv`.
+    Bugs show their traceback with `-v`, other errors with `-vv`.
 
     Args:
-        error: What was raised.
-        console: Where to tell it.
-        program: What the user typed first.
-        root_options: Options that are understood only right after `program`.
+        error: The exception.
+        console: Where to print.
+        program: Name of the program.
+        root_options: Options that are accepted only directly after `program`.
     """
     console.close()
     if isinstance(error, typer.TyperException):
@@ -96,12 +96,12 @@ def report(error: BaseException, console: Console, program: str, root_options: C
 
 def _report_usage(error: typer.TyperException, console: Console, program: str, root_options: Collection[str]) -> int:
     message = error.format_message()
-    if message:  # empty when a group was called without a verb: its help is on the screen already
+    if message:  # empty if a group was called without a subcommand: its help has been printed
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else program
         option = getattr(error, "option_name", "")
         hint = f"See `{path} --help`."
         if path != program and option in root_options:
-            hint = f"{option} goes right after `{program}`, before the command."
+            hint = f"Put {option} directly after `{program}`, before the command."
         console.error(message, hint)
     return error.exit_code

@@ -1,4 +1,4 @@
-"""Log records and Python warnings, ours and those of the libraries below, on stderr in the amount the user chose."""
+"""Send log records and Python warnings to the console, at the verbosity the user chose."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ LEVELS = (
     (logging.WARNING, logging.INFO),
     (logging.DEBUG, logging.DEBUG),
 )
-"""From which level on (libraries, this package) are heard without `-v`, with `-v`, with `-vv`."""
+"""Log levels of (libraries, this package) without `-v`, with `-v` and with `-vv`."""
 
 
 class ConsoleHandler(logging.Handler):
-    """Hands log records to a `Console`, so that they step around a progress bar."""
+    """Prints log records through a `Console`, so that they do not break a progress bar."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record: bare for ours, with the name of the library for others."""
+        """Print one record, prefixed with the library name unless it is ours."""
         message = self.format(record)
         if not record.name.startswith(OURS):
             message = f"{record.name}: {message}"
@@ -43,9 +43,9 @@ class ConsoleHandler(logging.Handler):
 
 @contextmanager
 def listening(console: Console) -> Iterator[None]:
-    """Send logging and Python warnings to `console` until the block ends, then leave all as it was.
+    """Send logging and Python warnings to `console` within the block; restore the previous settings after it.
 
-    Python warnings are dropped without `-v`, unless the user asked for them with `python -W` or `PYTHONWARNINGS`.
+    Without `-v`, Python warnings are dropped unless enabled with `python -W` or `PYTHONWARNINGS`.
     """
     root, ours = logging.getLogger(), logging.getLogger(OURS)
     before = (root.level, ours.level)

@@ -1,6 +1,6 @@
-"""How far a stage is: a bar on a terminal, a line every 5 % in a log.
+"""Progress of a stage: a bar on a terminal, a line every 5 % in a log.
 
-Both classes have the methods that a stage calls (`start`, `advance`, `note`, `warn`, `finish`).
+Both classes implement the `Progress` protocol of `runs.progress`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNKNOWN_TOTAL_SECONDS = 30.0
 
 
 def spell_seconds(seconds: float) -> str:
-    """Return a duration as a person says it: `0.8 s`, `42 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Format a duration: `0.8 s`, `42 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -34,11 +34,11 @@ def spell_seconds(seconds: float) -> str:
 
 
 class LogProgress:
-    """Lines on stderr: one every 5 % of a known total, one every 30 s of an unknown one, and one at the end.
+    """Progress lines on stderr: every 5 % of a known total, every 30 s of an unknown one, and a summary.
 
     Args:
-        console: Where the lines go; `-q` silences all but warnings.
-        clock: Seconds from a steady clock.
+        console: Where to print; `-q` silences all but warnings.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,7 +54,7 @@ class LogProgress:
         self._began = self._spoke = self._clock()
 
     def advance(self, done: int = 1) -> None:
-        """Count `done` more units and say so when a step is full."""
+        """Count `done` more units and print a line when due."""
         self._done += done
         now = self._clock()
         rate = self._done / max(now - self._began, 1e-9)
@@ -73,15 +73,15 @@ class LogProgress:
             )
 
     def note(self, message: str) -> None:
-        """Say something a user may want to know."""
+        """Print a message."""
         self._console.note(message)
 
     def warn(self, message: str) -> None:
-        """Say something that went wrong without stopping the work."""
+        """Print a warning."""
         self._console.warn(message)
 
     def finish(self) -> None:
-        """End the task with one line that sums it up."""
+        """End the task with a summary line."""
         if not self._task:
             return
         seconds = self._clock() - self._began
@@ -93,7 +93,7 @@ class LogProgress:
 
 
 class BarProgress:
-    """A bar with units a second and the time that remains, redrawn in place on the terminal behind stderr."""
+    """Progress bar with throughput and remaining time, on the terminal behind stderr."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -112,17 +112,17 @@ class BarProgress:
         from rich.text import Text
 
         class Rate(ProgressColumn):
-            """Units a second, over the last moments."""
+            """Recent throughput in units per second."""
 
             def render(self, task: Task) -> Text:
-                """Return the rate as text, empty until two units are done."""
+                """Return the rate, or an empty text before two units are done."""
                 speed = task.finished_speed or task.speed
                 return Text(f"{speed:.3g} {unit}/s" if speed else "")
 
         self.finish()
         screen = self._console.rich("stderr")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-        # stdout may be a file while stderr is a terminal: rich must not catch what is printed to it.
+        # stdout may be a file while stderr is a terminal, so rich must not capture it.
         self._bar = Progress(*columns, console=screen, redirect_stdout=False, redirect_stderr=False)
         self._id = self._bar.add_task(task, total=total)
         self._bar.start()
@@ -134,15 +134,15 @@ class BarProgress:
             self._bar.advance(self._id, done)
 
     def note(self, message: str) -> None:
-        """Say something a user may want to know, above the bar."""
+        """Print a message above the bar."""
         self._console.note(message)
 
     def warn(self, message: str) -> None:
-        """Say something that went wrong without stopping the work, above the bar."""
+        """Print a warning above the bar."""
         self._console.warn(message)
 
     def finish(self) -> None:
-        """Leave the bar as it stands and give the screen back."""
+        """Stop the bar and leave it on the screen."""
         if self._bar is not None:
             self._bar.stop()
             self._console.share_with_bar(None)

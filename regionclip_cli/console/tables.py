@@ -1,4 +1,4 @@
-"""Tables for people: fitted to a terminal, plain and uncut in a pipe."""
+"""Tables: fitted to the terminal width, or plain and untruncated in a pipe."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ GAP = "  "
 
 
 def write_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a heading and rows to `stream`.
+    """Write a header and rows to `stream`.
 
-    On a terminal, long cells are folded so that each row fits its width. In a pipe or file nothing is folded or cut:
-    columns are padded with spaces and each row is exactly one line.
+    On a terminal, long cells are wrapped to fit its width. In a pipe or file each row is exactly one line, with columns
+    padded by spaces.
 
     Raises:
-        ValueError: A row has another number of cells than there are columns.
+        ValueError: A row and the header differ in length.
     """
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     for row in cells:

@@ -1,4 +1,4 @@
-"""Where output goes: data to stdout, talk to stderr, quieter or louder as the user asked."""
+"""Output streams: results go to stdout, messages to stderr."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """Both output streams and how much to say on them.
+    """Both output streams and their verbosity.
 
     Args:
-        quiet: Say nothing on stderr but warnings and errors (`-q`).
-        verbosity: How often `-v` was given.
-        stdout: Stream for data; None means whatever `sys.stdout` is at the time of writing.
-        stderr: Stream for talk; None means whatever `sys.stderr` is at the time of writing.
+        quiet: Print only warnings and errors to stderr (`-q`).
+        verbosity: Number of `-v` flags.
+        stdout: Stream for results; None uses `sys.stdout` at the time of writing.
+        stderr: Stream for messages; None uses `sys.stderr` at the time of writing.
     """
 
     def __init__(
@@ -35,35 +35,35 @@ class Console:
 
     @property
     def stdout(self) -> TextIO:
-        """The stream for data."""
+        """Stream for results."""
         return self._stdout if self._stdout is not None else sys.stdout
 
     @property
     def stderr(self) -> TextIO:
-        """The stream for talk."""
+        """Stream for messages."""
         return self._stderr if self._stderr is not None else sys.stderr
 
     @property
     def interactive(self) -> bool:
-        """Whether a person can be asked: stdin and stderr are both a terminal."""
+        """Whether the user can be prompted: stdin and stderr are both terminals."""
         return bool(sys.stdin and sys.stdin.isatty() and self.stderr.isatty())
 
     def json(self, value: Any) -> None:
-        """Write one JSON object as one line to stdout.
+        """Write a JSON object to stdout as one line.
 
         Raises:
-            ValueError: The value holds NaN or infinity, which JSON has no word for.
+            ValueError: The value contains NaN or infinity, which JSON cannot represent.
         """
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         try:
             text.encode(self.stdout.encoding or "utf-8")
-        except UnicodeEncodeError:  # a terminal without this alphabet, or a file name that is not UTF-8
+        except UnicodeEncodeError:  # the encoding lacks a character, or a file name is not UTF-8
             text = json.dumps(value, allow_nan=False)
         self.line(text)
 
     def line(self, text: str = "") -> None:
-        """Write one line of data to stdout, at once, so that a reader of the pipe sees it now."""
-        if self._bar is not None and self.stdout.isatty():  # let the bar step aside on the screen they share
+        """Write a line to stdout and flush it."""
+        if self._bar is not None and self.stdout.isatty():  # print above the bar on the same screen
             self._bar.print(text, markup=False, highlight=False, soft_wrap=True)
             return
         self.stdout.write(f"{text}\n")
@@ -72,12 +72,12 @@ class Console:
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, to: Literal["stdout", "stderr"] = "stdout"
     ) -> None:
-        """Write a table: as wide as the terminal, and uncut when the output is not a terminal.
+        """Write a table, fitted to the terminal width, or untruncated if the output is not a terminal.
 
         Args:
-            columns: Headings.
-            rows: One sequence of cells a row; None is an empty cell.
-            to: `stdout` when the table is what the user asked for; `stderr` (silent under `-q`) when it is talk.
+            columns: Header cells.
+            rows: Cells of each row; None is an empty cell.
+            to: `stdout` for results, `stderr` for messages (silent with `-q`).
         """
         if to == "stderr" and self.quiet:
             return
@@ -86,33 +86,33 @@ class Console:
         write_table(self.stdout if to == "stdout" else self.stderr, columns, rows)
 
     def facts(self, facts: Mapping[str, Any]) -> None:
-        """Write `name  value` lines to stdout, the values in one column."""
+        """Write aligned `name  value` lines to stdout."""
         width = max((len(name) for name in facts), default=0)
         for name, value in facts.items():
             self.line(f"{name:<{width}}  {value}".rstrip())
 
     def note(self, message: str) -> None:
-        """Tell something useful on stderr; silent under `-q`."""
+        """Print a message to stderr; silent with `-q`."""
         if not self.quiet:
             self._talk(message)
 
     def detail(self, message: str) -> None:
-        """Tell something for the curious on stderr; only with `-v`."""
+        """Print a message to stderr, only with `-v`."""
         if self.verbosity:
             self._talk(message)
 
     def warn(self, message: str) -> None:
-        """Tell on stderr that something went wrong while the work goes on."""
+        """Print a warning to stderr."""
         self._talk(message, label="warning", style="yellow")
 
     def error(self, message: str, hint: str = "") -> None:
-        """Tell on stderr what failed, and in a second line what to do."""
+        """Print an error to stderr, with a hint on a second line."""
         self._talk(message, label="error", style="bold red")
         if hint:
             self._talk(hint, label="hint", style="cyan")
 
     def progress(self) -> BarProgress | LogProgress:
-        """Return a `Progress` for a stage: a bar on a terminal, a line every 5 % elsewhere, nothing under `-q`."""
+        """Return a `Progress` for a stage: a bar on a terminal, otherwise lines; silent with `-q`."""
         from regionclip_cli.console.progress import BarProgress, LogProgress
 
         if self.stderr.isatty() and not self.quiet:
@@ -120,22 +120,22 @@ class Console:
         return LogProgress(self)
 
     def share_with_bar(self, bar: RichConsole | None, stop: Callable[[], None] | None = None) -> None:
-        """Print through `bar` from now on, because it redraws the last lines of the screen; None ends that.
+        """Print through the console of a live display, which redraws the last lines of the screen.
 
         Args:
-            bar: The rich console that the bar is drawn on.
-            stop: What `close` calls to end a bar that was left running.
+            bar: The rich console of the display; None when it has ended.
+            stop: Called by `close` to end a display that is still running.
         """
         self._bar = bar
         self._stop = stop
 
     def close(self) -> None:
-        """End a bar that an error left on the screen."""
+        """Stop a live display that an error left running."""
         if self._stop is not None:
             self._stop()
 
     def rich(self, to: Literal["stdout", "stderr"]) -> RichConsole:
-        """Return a rich console on one of the streams; rich itself minds `NO_COLOR` and pipes."""
+        """Return a rich console for one of the streams; rich respects `NO_COLOR` and pipes."""
         from rich.console import Console as RichConsole
 
         return RichConsole(file=self.stdout if to == "stdout" else self.stderr)

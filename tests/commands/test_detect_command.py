@@ -118,7 +118,7 @@ def test_flags_and_settings_are_one_schema() -> None:
 
 
 def examples() -> list[str]:
-    lines = (detect.__doc__ or "").partition("Examples:")[2].strip().splitlines()
+    lines = (detect.__doc__ or "").partition("[bold]Examples:[/bold]")[2].strip().splitlines()
     return [line.strip() for line in lines]
 
 
