@@ -56,6 +56,16 @@ def test_names_only_does_not_import_torch(tmp_path: Path) -> None:
     assert ended.stderr.splitlines()[-1] == "IMPORTED"
 
 
+def test_wrong_input_is_reported_before_torch_is_imported(tmp_path: Path) -> None:
+    words = ["detect", str(tmp_path / "missing.jpg"), "--classes", "cat"]
+    command = [sys.executable, "-c", PROBE, ",".join(set(HEAVY) - {"numpy"}), *words]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    lines = ended.stderr.splitlines()
+    assert ended.returncode == 2, ended.stderr
+    assert lines[0] == "Loading regionclip-tiny ..."
+    assert lines[-1] == "IMPORTED"
+
+
 def test_probe_detects_heavy_modules() -> None:
     code = PROBE.replace("from regionclip_cli.app", "import numpy\nfrom regionclip_cli.app")
     ended = subprocess.run(

@@ -93,9 +93,10 @@ def concepts(
         recipe = _from_files([*captions, *(words or ())], settings, model, device)
     else:
         recipe = _from_recipe(words or [], settings, model, device, out)
+    progress = run_progress(console, heavy=not names_only)
     from regionclip_cli.stages import concepts as stage
 
-    options: dict[str, Any] = {"progress": run_progress(console), "resume": resume, "dry_run": dry_run}
+    options: dict[str, Any] = {"progress": progress, "resume": resume, "dry_run": dry_run}
     result = stage.mine_files(recipe, _required(out), **options) if captions else stage.run(recipe, **options)
     if as_json:
         console.json(result.to_json())

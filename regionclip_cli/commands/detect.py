@@ -75,9 +75,11 @@ def detect(
         **{name: value for name, value in ctx.params.items() if name != "formats"},
         formats=tuple(word for word in (part.strip() for part in formats.split(",")) if word),
     )
+    progress = console.progress()
+    progress.start(f"Loading {model}", None, "")
     from regionclip_cli.stages.detect import run
 
-    result = run(settings, console.progress(), (lambda found: console.json(found.to_json())) if json_lines else None)
+    result = run(settings, progress, (lambda found: console.json(found.to_json())) if json_lines else None)
     if not json_lines:
         console.table(*result.tally.table(), to="stderr")
     console.note(result.summary())

@@ -32,6 +32,7 @@ def doctor(
     if as_json and markdown:
         raise UsageError("--json and --markdown cannot be combined.", "Use one of them.")
     console = context.ensure_object(Console)
+    console.progress().start("Loading libraries", None, "")
     from regionclip_cli.stages.doctor import examine
 
     report = examine()

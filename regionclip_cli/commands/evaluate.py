@@ -104,10 +104,11 @@ def evaluate(
                     "Override the recipe with evaluate.0.KEY=VALUE or out=FOLDER, or omit the recipe.",
                 )
             chosen = open_recipe(recipe, overrides, device=device, section="evaluate")
+        progress = run_progress(console)
         from regionclip_cli.evaluation.tables import plan_table, result_table
         from regionclip_cli.stages.evaluate import run
 
-        result = run(chosen, run_progress(console), resume=resume, dry_run=dry_run, shard_of=shard_of)
+        result = run(chosen, progress, resume=resume, dry_run=dry_run, shard_of=shard_of)
         if as_json:
             for each in result.measured:
                 console.json({key: value for key, value in each.items() if kept or key != "results"})

@@ -45,9 +45,10 @@ def finetune(
     """
     console = ctx.ensure_object(Console)
     chosen = open_recipe(recipe, overrides, device=device, section="finetune")
+    progress = run_progress(console)
     from regionclip_cli.stages.finetune import run
 
-    result = run(chosen, run_progress(console), resume=resume, dry_run=dry_run)
+    result = run(chosen, progress, resume=resume, dry_run=dry_run)
     if not result.plan:  # only rank 0 prints
         return ExitCode.OK
     if as_json:

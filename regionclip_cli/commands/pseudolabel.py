@@ -53,11 +53,12 @@ def pseudolabel(
     """
     console = ctx.ensure_object(Console)
     chosen = open_recipe(recipe, overrides, device=device, section="pseudolabel")
+    progress = run_progress(console)
     from regionclip_cli.stages.pseudolabel import run
 
     result = run(
         chosen,
-        run_progress(console),
+        progress,
         resume=resume,
         dry_run=dry_run,
         shard_of=shard_of,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -54,6 +55,14 @@ def open_recipe(
     return opened
 
 
-def run_progress(console: Console) -> Any:
-    """Return a `Progress` that writes to the terminal and to the run log."""
-    return LoggedProgress(console.progress())
+def run_progress(console: Console, *, heavy: bool = True) -> Any:
+    """Return a `Progress` that writes to the terminal and to the run log.
+
+    Args:
+        console: Where to print.
+        heavy: Announce that libraries and models are being loaded; call this before importing the stage.
+    """
+    progress = LoggedProgress(console.progress())
+    if heavy and os.environ.get("RANK", "0") == "0":  # one line for all processes of torchrun
+        progress.start("Loading libraries and models", None, "")
+    return progress

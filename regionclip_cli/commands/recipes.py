@@ -200,9 +200,10 @@ def run(
     """
     console = ctx.ensure_object(Console)
     opened = open_recipe(recipe, overrides, device=device)
+    progress = run_progress(console)
     from regionclip_cli.stages.pipeline import run as run_stages
 
-    result = run_stages(opened, run_progress(console), resume=resume, dry_run=dry_run, force=force)
+    result = run_stages(opened, progress, resume=resume, dry_run=dry_run, force=force)
     if as_json:
         console.json(result.to_json())
     else:

@@ -45,9 +45,10 @@ def train_proposals(
     """
     console = ctx.ensure_object(Console)
     chosen = open_recipe(recipe, overrides, device=device, section="proposals")
+    progress = run_progress(console)
     from regionclip_cli.stages.train_proposals import run
 
-    result = run(chosen, run_progress(console), resume=resume, dry_run=dry_run)
+    result = run(chosen, progress, resume=resume, dry_run=dry_run)
     if not result.plan:  # only rank 0 prints
         return ExitCode.OK
     if as_json:

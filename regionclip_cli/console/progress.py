@@ -1,6 +1,7 @@
 """Progress of a stage: a bar on a terminal, a line every 5 % in a log.
 
-Both classes implement the `Progress` protocol of `runs.progress`.
+Both classes implement the `Progress` protocol of `runs.progress`. A task without a unit, e.g. loading a model, counts
+nothing: it is a spinner on a terminal, and otherwise one line at its start.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class LogProgress:
 
     def start(self, task: str, total: int | None, unit: str) -> None:
         """Begin a task of `total` units (None when unknown)."""
+        if not unit and task != self._task:
+            self._console.note(f"{task} ...")
         self._task, self._total, self._unit = task, total, unit
         self._done = 0
         self._step = 0
@@ -59,7 +62,7 @@ class LogProgress:
         now = self._clock()
         rate = self._done / max(now - self._began, 1e-9)
         if not self._total:
-            if now - self._spoke >= UNKNOWN_TOTAL_SECONDS:
+            if self._unit and now - self._spoke >= UNKNOWN_TOTAL_SECONDS:
                 self._spoke = now
                 self._console.note(f"{self._task}: {pluralize(self._done, self._unit)}, {rate:.3g} {self._unit}/s")
             return
@@ -84,6 +87,9 @@ class LogProgress:
         """End the task with a summary line."""
         if not self._task:
             return
+        if not self._unit:
+            self._task = ""
+            return
         seconds = self._clock() - self._began
         rate = self._done / max(seconds, 1e-9)
         self._console.note(
@@ -98,6 +104,7 @@ class BarProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: RichProgress | None = None
+        self._task = ""
 
     def start(self, task: str, total: int | None, unit: str) -> None:
         """Begin a task of `total` units (None when unknown)."""
@@ -106,7 +113,9 @@ class BarProgress:
             MofNCompleteColumn,
             Progress,
             ProgressColumn,
+            SpinnerColumn,
             TextColumn,
+            TimeElapsedColumn,
             TimeRemainingColumn,
         )
         from rich.text import Text
@@ -119,11 +128,17 @@ class BarProgress:
                 speed = task.finished_speed or task.speed
                 return Text(f"{speed:.3g} {unit}/s" if speed else "")
 
+        if not unit and task == self._task:
+            return
         self.finish()
+        self._task = task
         screen = self._console.rich("stderr")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+        columns: tuple[ProgressColumn, ...] = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        if unit:
+            name = TextColumn("{task.description}")
+            columns = (name, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
         # stdout may be a file while stderr is a terminal, so rich must not capture it.
-        self._bar = Progress(*columns, console=screen, redirect_stdout=False, redirect_stderr=False)
+        self._bar = Progress(*columns, console=screen, transient=not unit, redirect_stdout=False, redirect_stderr=False)
         self._id = self._bar.add_task(task, total=total)
         self._bar.start()
         self._console.share_with_bar(screen, self.finish)
@@ -146,4 +161,4 @@ class BarProgress:
         if self._bar is not None:
             self._bar.stop()
             self._console.share_with_bar(None)
-            self._bar = None
+            self._bar, self._task = None, ""

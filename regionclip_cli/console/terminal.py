@@ -81,6 +81,7 @@ class Console:
         """
         if to == "stderr" and self.quiet:
             return
+        self.close()
         from regionclip_cli.console.tables import write_table
 
         write_table(self.stdout if to == "stdout" else self.stderr, columns, rows)

@@ -56,7 +56,8 @@ class LoggedProgress:
     def start(self, task: str, total: int | None, unit: str) -> None:
         """Begin a task of `total` units (None when unknown)."""
         self._task = task
-        LOG.info("%s: %s", task, unit if total is None else f"{total} {unit}")
+        count = unit if total is None else f"{total} {unit}"
+        LOG.info("%s: %s" if count else "%s%s", task, count)
         self._progress.start(task, total, unit)
 
     def advance(self, done: int = 1) -> None:

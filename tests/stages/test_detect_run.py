@@ -14,6 +14,7 @@ from PIL import Image
 
 from regionclip_cli import Detector
 from regionclip_cli.errors import InputError, MissingError, OutputError, UsageError
+from regionclip_cli.inference import preprocess
 from regionclip_cli.recipe.detection import DetectSettings
 from regionclip_cli.stages import detect
 from regionclip_cli.stages.detect import DetectResult, run
@@ -259,7 +260,7 @@ def test_only_a_few_images_are_in_memory(go: Any, monkeypatch: pytest.MonkeyPatc
 
     alive: list[weakref.ref] = []
     most = 0
-    prepare_image = detect.prepare_image
+    prepare_image = preprocess.prepare_image
 
     def watched(*args: Any, **options: Any) -> Any:
         ready = prepare_image(*args, **options)
@@ -270,7 +271,7 @@ def test_only_a_few_images_are_in_memory(go: Any, monkeypatch: pytest.MonkeyPatc
         nonlocal most
         most = max(most, sum(reference() is not None for reference in alive))
 
-    monkeypatch.setattr(detect, "prepare_image", watched)
+    monkeypatch.setattr(preprocess, "prepare_image", watched)
     write_photos(Path("many"), tuple(f"{index:02}.png" for index in range(24)))
     go("many", emit=count)
     assert len(alive) == 24

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from results.sample_detections import SAMPLE, detections
 
-from regionclip_cli.stages.detect import FEW_IMAGES, FEW_ROWS, Tally
+from regionclip_cli.stages.detect import MAX_LISTED_DETECTIONS, MAX_LISTED_IMAGES, Tally
 
 
 def test_few_images_are_listed_one_by_one() -> None:
@@ -10,7 +10,7 @@ def test_few_images_are_listed_one_by_one() -> None:
     for found in SAMPLE:
         tally.add(found)
     columns, rows = tally.table()
-    assert columns == ["image", "object", "score", "box (x1 y1 x2 y2)"]
+    assert columns == ["image", "class", "score", "box (x1 y1 x2 y2)"]
     assert rows == [
         ["a/1.jpg", "coffee cup", "0.90", "10 20 30 60"],
         ["", "cat", "0.25", "0 0 100 80"],
@@ -22,18 +22,21 @@ def test_few_images_are_listed_one_by_one() -> None:
 
 def test_many_images_are_counted_by_class() -> None:
     tally = Tally()
-    for _ in range(FEW_IMAGES):
+    for _ in range(MAX_LISTED_IMAGES):
         tally.add(SAMPLE[0])
     tally.add(SAMPLE[2])
     columns, rows = tally.table()
-    assert columns[0] == "object"
-    assert rows == [["cat", FEW_IMAGES + 1, FEW_IMAGES + 1, "0.50"], ["coffee cup", FEW_IMAGES, FEW_IMAGES, "0.90"]]
+    assert columns[0] == "class"
+    assert rows == [
+        ["cat", MAX_LISTED_IMAGES + 1, MAX_LISTED_IMAGES + 1, "0.50"],
+        ["coffee cup", MAX_LISTED_IMAGES, MAX_LISTED_IMAGES, "0.90"],
+    ]
     assert tally.first == []
 
 
 def test_long_lists_are_cut() -> None:
     tally = Tally()
-    tally.add(detections("x", [(0, 0.5, (0, 0, 1, 1))] * (FEW_ROWS + 2), (9, 9)))
+    tally.add(detections("x", [(0, 0.5, (0, 0, 1, 1))] * (MAX_LISTED_DETECTIONS + 2), (9, 9)))
     rows = tally.table()[1]
-    assert len(rows) == FEW_ROWS + 1
+    assert len(rows) == MAX_LISTED_DETECTIONS + 1
     assert rows[-1][1] == "and 2 more"
