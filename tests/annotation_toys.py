@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
-from regionclip_cli.evaluation.matching import Found
+from regionclip_cli.evaluation.predictions import ImagePrediction
 from regionclip_cli.recipe.schema import DetectionData
 
 CONTENT: dict[str, Any] = {
@@ -80,7 +80,7 @@ def random_content(seed: int, images: int = 30, classes: int = 6, lvis: bool = F
     return made
 
 
-def random_found(truth: DetectionSet, seed: int, false: int = 6) -> dict[int, Found]:
+def random_found(truth: DetectionSet, seed: int, false: int = 6) -> dict[int, ImagePrediction]:
     """Draw detections near the objects and elsewhere, some with other labels, many with equal scores.
 
     One image of seven has none.
@@ -101,5 +101,5 @@ def random_found(truth: DetectionSet, seed: int, false: int = 6) -> dict[int, Fo
         labels[swapped] = chance.integers(0, len(truth.classes), swapped.sum())
         boxes = np.concatenate([boxes, wild])
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
-        found[image.id] = Found(boxes, chance.random(len(labels)).round(1), labels)
+        found[image.id] = ImagePrediction(image.id, boxes, chance.random(len(labels)).round(1), labels)
     return found

@@ -1,7 +1,8 @@
-"""Detections of a whole set in a few flat arrays, checked as they come."""
+"""Precision and recall of a whole set by the protocols of COCO and LVIS, computed by faster-coco-eval."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,84 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 from regionclip_cli.data.detection_sets import DetectionSet
-from regionclip_cli.evaluation.matching import Detections
+from regionclip_cli.errors import UsageError
+from regionclip_cli.evaluation.predictions import ImagePrediction
 
 BOXES = 100_000
 """Boxes of a portion, unless one class alone has more."""
 PAIRS = 400_000
 """Pairs of image and class of a portion."""
 AREAS = ("all", "small", "medium", "large")
+
+
+NO_SCORE, NO_BOX = "score is not a number", "box is not four numbers"
+"""Why a detection is left out that no healthy model makes."""
+
+
+class Detections:
+    """N detections of a set, collected image by image.
+
+    Args:
+        truth: The set.
+        per_image: Highest-scoring detections to keep of an image, all classes together, as LVIS does; None keeps all.
+
+    Attributes:
+        left_out: How many detections were left out, by reason.
+    """
+
+    def __init__(self, truth: DetectionSet, per_image: int | None) -> None:
+        self.truth, self.per_image = truth, per_image
+        self.left_out: Counter[str] = Counter()
+        self._parts: dict[int, ImagePrediction] = {}
+
+    def add(self, found: ImagePrediction) -> tuple[int, ImagePrediction]:
+        """Add one image; return its index in the set and what is kept of it. Labels are classes of the set.
+
+        Raises:
+            UsageError: The image is not in the set or was added before, a label is not a class of the set, or the
+                arrays do not fit together.
+        """
+        place = self.truth.places_by_id.get(int(found.image), -1)
+        if place < 0:
+            raise UsageError(f"There are detections of image {found.image}, which is not in {self.truth.name}.")
+        if place in self._parts:
+            raise UsageError(f"Image {found.image} has two sets of detections.")
+        self._parts[place] = kept = self._checked(found)
+        return place, kept
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return all detections by image: indices (N,) of images in the set, boxes (N, 4), scores (N,), labels (N,)."""
+        places = sorted(self._parts)
+        parts = [self._parts[place] for place in places]
+        return (
+            np.repeat(np.array(places, np.int64), [len(part.scores) for part in parts]),
+            np.concatenate([part.boxes for part in parts]) if parts else np.zeros((0, 4)),
+            np.concatenate([part.scores for part in parts]) if parts else np.zeros(0),
+            np.concatenate([part.labels for part in parts]) if parts else np.zeros(0, np.int64),
+        )
+
+    def _checked(self, found: ImagePrediction) -> ImagePrediction:
+        """Return the detections of an image that count."""
+        boxes, scores, labels = (np.asarray(each) for each in (found.boxes, found.scores, found.labels))
+        boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != labels.shape or scores.shape != boxes.shape[:1]:
+            shapes = f"boxes {boxes.shape}, scores {scores.shape}, labels {labels.shape}"
+            raise UsageError(f"The detections of image {found.image} do not fit together: {shapes}.")
+        labels = labels.astype(np.int64)
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.truth.classes)):
+            wrong = int(labels[(labels < 0) | (labels >= len(self.truth.classes))][0])
+            raise UsageError(
+                f"A detection of image {found.image} has the label {wrong}; {self.truth.name} has "
+                f"{len(self.truth.classes)} classes, counted from 0."
+            )
+        scored, boxed = np.isfinite(scores), np.isfinite(boxes).all(axis=1)
+        self.left_out[NO_SCORE] += int((~scored).sum())
+        self.left_out[NO_BOX] += int((scored & ~boxed).sum())
+        rows = np.flatnonzero(scored & boxed)
+        if self.per_image is not None and len(rows) > self.per_image:
+            self.left_out[f"beyond the {self.per_image} best of an image"] += len(rows) - self.per_image
+            rows = np.sort(rows[np.argsort(-scores[rows], kind="stable")[: self.per_image]])
+        return ImagePrediction(found.image, boxes[rows], scores[rows], labels[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +146,8 @@ class _Rows:
 
     def __init__(self, truth: DetectionSet, found: Detections) -> None:
         columns = truth.columns
-        self.set, self.columns, self.found = truth, columns, found
+        self.set, self.columns = truth, columns
+        self.found_images, self.found_boxes, self.found_scores, self.found_labels = found.arrays()
         owners, rows = columns.objects.owners(), columns.objects.values
         # Equal scores are ranked by image id, so images are numbered in the order of their ids, from 1.
         self.places = np.argsort(columns.ids, kind="stable")
@@ -82,10 +155,10 @@ class _Rows:
         self.numbers[self.places] = np.arange(1, len(truth) + 1)
         order = np.argsort(columns.labels[rows], kind="stable")
         self.objects, self.object_images = rows[order], self.numbers[owners[order]]
-        self.detections = np.argsort(found.labels, kind="stable")
+        self.detections = np.argsort(self.found_labels, kind="stable")
         steps = np.arange(len(truth.classes) + 1)
         self.object_starts = np.searchsorted(columns.labels[self.objects], steps)
-        self.detection_starts = np.searchsorted(found.labels[self.detections], steps)
+        self.detection_starts = np.searchsorted(self.found_labels[self.detections], steps)
 
     def portions(self) -> Iterator[range]:
         """Yield ranges of classes; those that have no object are passed over, since nothing can be said of them."""
@@ -105,7 +178,7 @@ class _Rows:
     def images_of(self, classes: range) -> np.ndarray:
         """Return the numbers of the images that have an object or a detection of some classes."""
         chosen = self.detections[self._detections(classes)]
-        seen = [self.object_images[self._objects(classes)], self.numbers[self.found.images[chosen]]]
+        seen = [self.object_images[self._objects(classes)], self.numbers[self.found_images[chosen]]]
         return np.unique(np.concatenate(seen))
 
     def truth_of(self, classes: range) -> dict[str, Any]:
@@ -129,14 +202,14 @@ class _Rows:
 
     def found_of(self, classes: range) -> dict[str, Any]:
         """Return the detections of some classes as the library takes them."""
-        found, chosen = self.found, self.detections[self._detections(classes)]
-        boxes = found.boxes[chosen].astype(np.float64)
+        chosen = self.detections[self._detections(classes)]
+        boxes = self.found_boxes[chosen].astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
         lists = (
-            self.numbers[found.images[chosen]],
-            found.labels[chosen] + 1,
+            self.numbers[self.found_images[chosen]],
+            self.found_labels[chosen] + 1,
             boxes,
-            found.scores[chosen].astype(np.float64),
+            self.found_scores[chosen].astype(np.float64),
         )
         annotations = [
             {

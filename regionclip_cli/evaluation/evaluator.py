@@ -1,9 +1,9 @@
-"""One pass over a set with a detector that is ready: every image is looked at once, kept, and scored in the end.
+"""Evaluate a detector on an annotated set: predict for every image once, store the predictions, score them.
 
     measured = measure(detector, truth, EvaluateSection(split="coco-48-17"), text=TextEncoder(path))
     measured.summary["novel"]["AP50"]
 
-A training loop may call it between two steps: the detector is left as it was.
+A training loop may call it between two steps: it restores the detector.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from regionclip_cli.data.detection_sets import DetectionImage, DetectionSet
 from regionclip_cli.data.pixels import decode
 from regionclip_cli.errors import InputError, UsageError
 from regionclip_cli.evaluation.inference_config import choose_inference_config
-from regionclip_cli.evaluation.metrics import LIMITS, EvalResult, compute_metrics
-from regionclip_cli.evaluation.predictor import Prediction, Predictor, taking_boxes
-from regionclip_cli.evaluation.proposal_recall import cover
-from regionclip_cli.evaluation.store import Line, Predictions
+from regionclip_cli.evaluation.metrics import EvalResult, compute_metrics
+from regionclip_cli.evaluation.predictions import ImagePrediction, PredictionStore
+from regionclip_cli.evaluation.predictor import Predictor, evaluating
 from regionclip_cli.evaluation.task import GROUND_TRUTH, Task, build_task
 from regionclip_cli.hub.model_card import ModelCard
 from regionclip_cli.inference.prefetch import prefetch
@@ -37,8 +36,6 @@ from regionclip_cli.runs.sharding import Share
 from regionclip_cli.vision.crop_encoder import CropEncoder
 from regionclip_cli.vision.detector import OpenVocabularyDetector
 from regionclip_cli.vision.linear_classifier import LinearClassifier
-
-NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 def measure(
@@ -54,27 +51,27 @@ def measure(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> EvalResult:
-    """Measure a detector on a set.
+    """Evaluate a detector on a set.
 
     Args:
-        model: The detector. Its mode, vocabulary, source of boxes and scoring are the same afterwards.
-        truth: What is on the images.
-        settings: How to measure; `model`, `predictions` and where the set is are not looked at.
-        text: Encodes the names that compete. Without it the vocabulary of the model is taken as it is: its classes must
-            be those of the set (or the split), in their order.
+        model: The detector. Its mode, class names, proposals and scoring are restored.
+        truth: The annotated set.
+        settings: How to evaluate; `model`, `predictions` and the location of the set are ignored.
+        text: Encodes the names that compete. Without it the model keeps its classes, which must be those of the set
+            (or the split), in their order.
         card: Of the model, for its image size; without it 800 to 1333 pixels as in the paper.
-        boxes: What the file in `settings.boxes` holds, where it names one.
-        folder: Where predictions are kept; left out, a temporary folder.
-        share: Which images are this process's.
-        resume: Go on with what is in `folder`.
-        progress: Told of every image.
+        boxes: Content of the file in `settings.boxes`, if it names one.
+        folder: Where predictions are stored (default: a temporary folder).
+        share: The images of this process.
+        resume: Continue the run in `folder`.
+        progress: Receives progress and warnings.
 
     Returns:
-        The measurement; without scores where other shares are not finished.
+        The result; without scores where other processes have not finished.
 
     Raises:
-        UsageError: Names do not fit the set or the model, or `folder` has predictions and `resume` was not asked for.
-        MissingError: The model has no text encoder, or nothing to find boxes with.
+        UsageError: Names do not fit the set or the model, or `folder` has predictions and `resume` is not set.
+        MissingError: The model has no text encoder, or no proposal network where boxes are not given.
     """
     progress = progress or Silent()
     task = build_task(truth, settings)
@@ -83,16 +80,16 @@ def measure(
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="regionclip-")))
-        predictions = stack.enter_context(closing(Predictions(folder, share, resume)))
-        stack.enter_context(speaking(model, task, text, progress))
-        stack.enter_context(taking_boxes(model, inference, given=known or boxes is not None))
+        predictions = stack.enter_context(closing(PredictionStore(folder, share, resume)))
+        stack.enter_context(class_names(model, task, text, progress))
+        stack.enter_context(evaluating(model, inference, given=known or boxes is not None))
         crops = CropEncoder(model.backbone) if settings.crops else None
-        eyes = Predictor(model, inference, task.columns(), known, crops)
-        _Pass(task, eyes, inference, predictions, boxes, progress).work(share or Share(), settings.batch)
+        predictor = Predictor(model, inference, task.columns(), known, crops)
+        _Pass(task, predictor, inference, predictions, boxes, progress).work(share or Share(), settings.batch)
         missing = len(task.truth) - len(predictions.images() & task.truth.places_by_id.keys())
         if missing:
             return EvalResult(task, {}, None, missing=missing)
-        return compute_metrics(task, predictions.lines())
+        return compute_metrics(task, predictions.read())
 
 
 class _Pass:
@@ -101,39 +98,39 @@ class _Pass:
     def __init__(
         self,
         task: Task,
-        eyes: Predictor,
+        predictor: Predictor,
         inference: InferenceConfig,
-        predictions: Predictions,
+        predictions: PredictionStore,
         boxes: BoxFile | None,
         progress: Progress,
     ) -> None:
-        self.truth, self.eyes, self.inference = task.truth, eyes, inference
+        self.truth, self.predictor, self.inference = task.truth, predictor, inference
         self.predictions, self.boxes, self.progress = predictions, boxes, progress
 
     def work(self, share: Share, batch: int) -> None:
-        """Look at every image that is not done yet."""
+        """Predict for every image that is not done yet."""
         places = share.of(len(self.truth))
-        self.progress.start("Measuring", len(places), "images")
+        self.progress.start("Evaluating", len(places), "images")
         with closing(prefetch(self._left(places), self._read, ahead=batch + 2)) as reading:
             while arrived := list(islice(reading, batch)):
                 whole = [(image, ready) for image, ready in arrived if not isinstance(ready, InputError)]
-                self._look([image for image, _ in whole], [ready for _, ready in whole])
+                self._predict([image for image, _ in whole], [ready for _, ready in whole])
                 for image, problem in arrived:
                     if isinstance(problem, InputError):
                         self.progress.warn(str(problem))
-                        self.predictions.fail(image, str(problem))
+                        self.predictions.write(image, ImagePrediction.empty(image.id, error=str(problem)))
                 self.progress.advance(len(arrived))
         self.progress.finish()
 
     def _left(self, places: range) -> Iterator[DetectionImage]:
-        """Yield the images that must be read; those without a known object need no look when these are given."""
+        """Yield the images to read; with ground-truth boxes, those without objects need no prediction."""
         for place in places:
             image: DetectionImage = self.truth[place]
             if image.id in self.predictions.finished:
                 self.progress.advance()
-            elif self.eyes.known_boxes and image.crowd.all():
+            elif self.predictor.known_boxes and image.crowd.all():
                 none = np.zeros(0, np.int64)
-                self.predictions.write(image, Line(image.id, NO_BOXES, NO_BOXES[:, 0], none, none, none, none))
+                self.predictions.write(image, ImagePrediction.empty(image.id, truths=none, guesses=none, ranks=none))
                 self.progress.advance()
             else:
                 yield image
@@ -144,35 +141,31 @@ class _Pass:
         height, width = pixels.shape[:2]
         if (width, height) != (image.width, image.height):
             raise InputError(
-                f"{image.name} is {width} x {height} pixels, and the annotations say {image.width} x {image.height}."
+                f"{image.name} is {width} x {height} pixels; the annotations give {image.width} x {image.height}."
             )
         given = None
-        if self.eyes.known_boxes:
+        if self.predictor.known_boxes:
             given = GivenBoxes(image.boxes[~image.crowd])
         elif self.boxes is not None:
             given, _ = self.boxes.find(image.name).within(image.name, width, height)
-        return prepare_image(image.name, pixels, self.inference, given, keep=self.eyes.crops is not None)
+        return prepare_image(image.name, pixels, self.inference, given, keep=self.predictor.crops is not None)
 
-    def _look(self, images: list[DetectionImage], ready: list[PreparedImage]) -> None:
-        """Look at a batch and keep what was seen."""
-        for image, seen in zip(images, self.eyes.look(images, ready) if images else [], strict=True):
-            self.predictions.write(image, _line(image, seen))
-
-
-def _line(image: DetectionImage, seen: Prediction) -> Line:
-    """Return what is kept of an image."""
-    named = {} if seen.named is None else vars(seen.named)
-    hits = None if seen.proposals is None else cover(image.boxes[~image.crowd], seen.proposals, LIMITS)
-    return Line(image.id, seen.boxes, seen.scores, seen.names, hits=hits, seconds=seen.seconds, **named)
+    def _predict(self, images: list[DetectionImage], ready: list[PreparedImage]) -> None:
+        """Predict for a batch and store the predictions."""
+        if images:
+            for image, prediction in zip(images, self.predictor.predict(images, ready), strict=True):
+                self.predictions.write(image, prediction)
 
 
 @contextmanager
-def speaking(model: OpenVocabularyDetector, task: Task, text: TextEncoder | None, progress: Progress) -> Iterator[None]:
-    """Let a detector choose among the names of a question while the block runs, and give it its own back.
+def class_names(
+    model: OpenVocabularyDetector, task: Task, text: TextEncoder | None, progress: Progress
+) -> Iterator[None]:
+    """Set the class names of a task in the block, and restore those of the detector afterwards.
 
     Raises:
-        UsageError: The model cannot be told names, and its own are others.
-        MissingError: It has no text encoder.
+        UsageError: The model has fixed classes, and they are others.
+        MissingError: The model has no text encoder.
     """
     classifier, names = model.classifier, task.names
     if isinstance(classifier, LinearClassifier):
@@ -186,14 +179,14 @@ def speaking(model: OpenVocabularyDetector, task: Task, text: TextEncoder | None
     kept = (classifier.concepts, classifier.groups, classifier.num_classes)
     if text is not None:
         count = sum(map(len, names.phrases))
-        progress.start("Reading class names", count, "phrases")
+        progress.start("Embedding class names", count, "phrases")
         embedded = embed_vocabulary(names, text, progress=progress.advance)
         progress.finish()
         model.set_concepts(embedded.embeddings, embedded.groups, embedded.num_classes)
     elif classifier.num_classes != len(names):
         raise UsageError(
-            f"The model tells {classifier.num_classes} classes apart, and {task.truth.name} asks for {len(names)}.",
-            "Give the text encoder of the model too.",
+            f"The model has {classifier.num_classes} classes, and {task.truth.name} needs {len(names)}.",
+            "Pass the text encoder of the model too.",
         )
     try:
         yield

@@ -18,18 +18,18 @@ import numpy as np
 from regionclip_cli.data.detection_sets.class_names import folded, unknown_class
 from regionclip_cli.data.json_stream import stream_json
 from regionclip_cli.errors import MissingError, UsageError
-from regionclip_cli.evaluation.store import Line
+from regionclip_cli.evaluation.predictions import ImagePrediction
 from regionclip_cli.evaluation.task import Task
 
 FORMS = "It reads detections.jsonl and coco.json as `regionclip detect` writes them, and COCO's list of results."
 
 
 class LoadedPredictions:
-    """The predictions in a file, as lines about the images of a question.
+    """The predictions in a file, as those of a task.
 
     Args:
         path: The file.
-        task: What the predictions answer.
+        task: What is evaluated.
 
     Attributes:
         strange_images: How many images in it are not in the set.
@@ -48,15 +48,15 @@ class LoadedPredictions:
         self._knows_a_name = False
         self._names = {folded(label): index for index, label in enumerate(task.names.labels)}
         self._images = _ByName(task)
-        self._whole = None if self._is_lines() else {line.image: line for line in self._grouped()}
-        seen = sum(1 for _ in self.lines())
+        self._whole = None if self._is_lines() else {one.image: one for one in self._grouped()}
+        seen = sum(1 for _ in self.read())
         if not seen:
             raise UsageError(f"No image in {path} is one of {task.truth.name}.", "Is it the right set?")
         if self.strange_names and not self._knows_a_name:
             raise unknown_class(min(self.strange_names), task.truth.classes, task.truth.name)
         self.missing = len(task.truth) - seen
 
-    def lines(self) -> Iterator[Line]:
+    def read(self) -> Iterator[ImagePrediction]:
         """Yield the predictions of each image of the set that the file knows, one at a time."""
         if self._whole is not None:
             yield from self._whole.values()
@@ -74,7 +74,7 @@ class LoadedPredictions:
             done[image] = number
             found = _get(record, "detections", list, where)
             names = [self._name(_get(one, "label", str, where)) for one in found]
-            yield self._line(
+            yield self._prediction(
                 image,
                 np.array([_box(_get(one, "box", list, where), where) for one in found], np.float32).reshape(-1, 4),
                 np.array([_number(_get(one, "score", object, where), where) for one in found], np.float32),
@@ -103,7 +103,7 @@ class LoadedPredictions:
                     raise UsageError(f"{self.path}:{number} is not JSON: {err}.", "Was the run cut off?") from err
                 yield number, record
 
-    def _grouped(self) -> Iterator[Line]:
+    def _grouped(self) -> Iterator[ImagePrediction]:
         """Read a COCO file of either kind; its entries may come in any order."""
         kinds = {element.key for element in islice(stream_json(self.path), 1)}
         if kinds == {""}:
@@ -140,11 +140,11 @@ class LoadedPredictions:
         rows = np.array(numbers, np.float64).astype(np.float32).reshape(-1, 5)
         order = np.argsort(owners, kind="stable")
         for rows_of_one in np.split(order, np.flatnonzero(np.diff(owners[order])) + 1) if len(order) else []:
-            yield self._line(
+            yield self._prediction(
                 int(owners[rows_of_one[0]]), rows[rows_of_one, :4], rows[rows_of_one, 4], kept[rows_of_one]
             )
         for image in sorted({image for image in listed.values() if image is not None} - {*images}):
-            yield self._line(image, rows[:0, :4], rows[:0, 4], kept[:0])  # looked at, and nothing was found
+            yield self._prediction(image, rows[:0, :4], rows[:0, 4], kept[:0])  # looked at, and nothing was found
 
     def _by_own_numbers(self) -> tuple[dict[int, int | None], _FindName]:
         """Return the images of the set by the numbers that the file itself gives them, and how names are found so.
@@ -197,9 +197,8 @@ class LoadedPredictions:
             self._knows_a_name = True
         return index
 
-    def _line(self, image: int, boxes: np.ndarray, scores: np.ndarray, names: np.ndarray) -> Line:
-        known = names >= 0
-        return Line(image, boxes[known], scores[known], names[known])
+    def _prediction(self, image: int, boxes: np.ndarray, scores: np.ndarray, names: np.ndarray) -> ImagePrediction:
+        return ImagePrediction(image, boxes, scores, names).select(names >= 0)
 
 
 _Find = Callable[[int, str], int | None]

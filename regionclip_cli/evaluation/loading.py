@@ -13,7 +13,7 @@ import torch
 from regionclip_cli.evaluation.evaluator import measure
 from regionclip_cli.evaluation.jobs import Job
 from regionclip_cli.evaluation.metrics import EvalResult
-from regionclip_cli.evaluation.store import read_lines
+from regionclip_cli.evaluation.predictions import read_predictions
 from regionclip_cli.hub.model_card import ModelCard
 from regionclip_cli.inference.device import choose_device, choose_dtype
 from regionclip_cli.language.text_encoder import TextEncoder
@@ -71,7 +71,7 @@ class Loaded:
                 boxes=job.boxes,
                 folder=Path(folder),
             )
-            seconds = [line.seconds for line in read_lines(Path(folder)) if line.seconds is not None]
+            seconds = [one.seconds for one in read_predictions(Path(folder)) if one.seconds is not None]
         return float(np.median(seconds[1:] or seconds)) if seconds else None
 
 

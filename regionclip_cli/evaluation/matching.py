@@ -1,37 +1,48 @@
-"""Which object each detection of one photo is about: for confusions, and to find the photos that went worst.
+"""Which detection belongs to which object of one image: for confusions, worst images and recall of proposals.
 
-The protocols look at one class over all images; this looks at one image with all its classes.
+The protocols look at one class over all images; `match_image` looks at one image with all its classes.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from faster_coco_eval.core import mask
 
-from regionclip_cli.data.detection_sets import DetectionImage, DetectionSet
-from regionclip_cli.errors import UsageError
+from regionclip_cli.data.detection_sets import DetectionImage
+from regionclip_cli.evaluation.predictions import ImagePrediction
 
-OVERLAP = 0.5
-"""Intersection over union from which on a detection is about an object."""
+IOU = 0.5
+"""Intersection over union from which on a detection matches an object."""
 
-NO_SCORE, NO_BOX = "score is not a number", "box is not four numbers"
-"""Why a detection is left out that no model in order makes."""
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""IoUs from which on a proposal covers an object; COCO's."""
 
 
-class PhotoMatch(NamedTuple):
-    """How the G objects of a photo (crowds left out) were found.
+def iou(boxes: np.ndarray, objects: np.ndarray, crowd: bool = False) -> np.ndarray:
+    """Return the intersection over union of boxes (N, 4) and objects (G, 4), xyxy, as (N, G) float64, by COCO's code.
+
+    With `crowd` it is the share of each box that lies in each object.
+    """
+    if not len(boxes) or not len(objects):
+        return np.zeros((len(boxes), len(objects)))
+    sizes = [np.concatenate([each[:, :2], each[:, 2:] - each[:, :2]], axis=1).astype(np.float64, order="C")
+             for each in (boxes.astype(np.float64), objects.astype(np.float64))]  # fmt: skip
+    return np.asarray(mask.iou(*sizes, [int(crowd)] * len(objects)))
+
+
+class ImageMatch(NamedTuple):
+    """How the G objects of an image (crowds left out) were detected.
 
     Attributes:
         labels: (G,) int64, their classes.
-        called: (G,) int64, the class of the surest detection that is about the object, whatever the class; -1: none.
-            Each detection is about one object.
-        found: How many were found under their own name.
-        score: Average precision of the photo in 0..1, all its classes in one list: 1 when every object is found under
-            its name, surer than anything else. NaN for a photo without objects.
+        called: (G,) int64, class of the highest-scoring detection that matches the object, whatever the class; -1 if
+            there is none. Each detection matches one object.
+        found: Objects detected under their own class.
+        score: Average precision of the image in 0..1, all its classes in one list: 1 when every object is detected
+            under its class, scored higher than anything else. NaN for an image without objects.
     """
 
     labels: np.ndarray
@@ -40,14 +51,14 @@ class PhotoMatch(NamedTuple):
     score: float
 
 
-def match_photo(image: DetectionImage, found: Found, lvis: bool) -> PhotoMatch:
-    """Match the detections of a photo to its objects, the surest first.
+def match_image(image: DetectionImage, found: ImagePrediction, lvis: bool) -> ImageMatch:
+    """Match the detections of an image to its objects, by falling score.
 
     Args:
-        image: The objects. A detection on a crowd of its class is no mistake.
-        found: The detections.
-        lvis: Leave out detections of classes that are not known to be present or absent, and unmatched ones of
-            classes that are not fully annotated.
+        image: The objects. A detection on a crowd of its class is not an error.
+        found: The detections; their labels are classes of the set.
+        lvis: Leave out detections of classes not known to be present or absent, and unmatched ones of classes that
+            are not exhaustively annotated.
     """
     objects = ~image.crowd
     labels, boxes = image.labels[objects], image.boxes[objects]
@@ -56,14 +67,14 @@ def match_photo(image: DetectionImage, found: Found, lvis: bool) -> PhotoMatch:
         known = np.array([*image.neg, *image.labels.tolist()], np.int64)
         order = order[np.isin(found.labels[order], known)]
     ranked, guesses = found.boxes[order], found.labels[order]
-    overlaps = overlap(ranked, boxes)
+    overlaps = iou(ranked, boxes)
     called = np.full(len(labels), -1)
-    for rank, one in _assign(np.where(overlaps >= OVERLAP, overlaps, -1.0)):
+    for rank, one in assign(np.where(overlaps >= IOU, overlaps, -1.0)):
         called[one] = guesses[rank]
     same = guesses[:, None] == labels[None]
-    right = np.array([rank for rank, _ in _assign(np.where(same & (overlaps >= OVERLAP), overlaps, -1.0))], np.int64)
+    right = np.array([rank for rank, _ in assign(np.where(same & (overlaps >= IOU), overlaps, -1.0))], np.int64)
     if not len(labels):
-        return PhotoMatch(labels, called, 0, float("nan"))
+        return ImageMatch(labels, called, 0, float("nan"))
     excused = _on_crowd(image, ranked, guesses)
     if lvis:
         excused |= np.isin(guesses, list(image.not_exhaustive))
@@ -72,141 +83,57 @@ def match_photo(image: DetectionImage, found: Found, lvis: bool) -> PhotoMatch:
     hit = np.zeros(len(guesses), bool)
     hit[right] = True
     precision = np.cumsum(hit) / np.maximum(np.cumsum(counted), 1)
-    return PhotoMatch(labels, called, len(right), float(precision[hit].sum() / len(labels)))
+    return ImageMatch(labels, called, len(right), float(precision[hit].sum() / len(labels)))
 
 
-def _assign(able: np.ndarray) -> list[tuple[int, int]]:
-    """Give each row, the first one first, the best column that is still free; -1 is no pair. Return the pairs."""
+def assign(overlaps: np.ndarray) -> list[tuple[int, int]]:
+    """Give each row, the first one first, the best column that is still free; -1 forbids a pair. Return the pairs."""
     pairs = []
-    able = able.copy()
-    for rank in np.flatnonzero(able.max(axis=1, initial=-1.0) >= 0).tolist():
-        best = int(able[rank].argmax())
-        if able[rank, best] >= 0:
+    overlaps = overlaps.copy()
+    for rank in np.flatnonzero(overlaps.max(axis=1, initial=-1.0) >= 0).tolist():
+        best = int(overlaps[rank].argmax())
+        if overlaps[rank, best] >= 0:
             pairs.append((rank, best))
-            able[:, best] = -1.0
+            overlaps[:, best] = -1.0
     return pairs
 
 
 def _on_crowd(image: DetectionImage, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Say of each detection whether a crowd of its class covers half of it or more."""
+    """Return for each detection whether a crowd of its class covers half of it or more, (N,) bool."""
     if not image.crowd.any():
         return np.zeros(len(labels), bool)
-    shared = overlap(boxes, image.boxes[image.crowd], crowd=True) >= OVERLAP
+    shared = iou(boxes, image.boxes[image.crowd], crowd=True) >= IOU
     excused: np.ndarray = (shared & (labels[:, None] == image.labels[image.crowd][None])).any(axis=1)
     return excused
 
 
-def overlap(a: np.ndarray, b: np.ndarray, crowd: bool = False) -> np.ndarray:
-    """Return intersection over union of boxes (N, 4) and (G, 4), xyxy, as (N, G) float64.
+def count_hits(objects: np.ndarray, proposals: np.ndarray, limits: Sequence[int]) -> np.ndarray:
+    """Count the objects that proposals cover, assigned as by COCO: the best proposal first, each object once.
 
-    With `crowd` it is the share of each of the N boxes that lies in each of the G.
-    """
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    shared = (np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])).clip(min=0)
-    both = shared[..., 0] * shared[..., 1]
-    own, other = (((each[:, 2:] - each[:, :2]).clip(min=0)).prod(axis=1) for each in (a, b))
-    whole = np.broadcast_to(own[:, None], both.shape) if crowd else own[:, None] + other[None] - both
-    return np.divide(both, whole, out=np.zeros_like(both), where=whole > 0)
-
-
-class Found(NamedTuple):
-    """What was found in one image.
-
-    Attributes:
-        boxes: (N, 4) float, xyxy in pixels.
-        scores: (N,) float; higher is surer. They need not be probabilities.
-        labels: (N,) int, classes of the set.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-
-
-@dataclass
-class Detections:
-    """N detections of a set.
-
-    Attributes:
-        images: (N,) int64, places of the images in the set.
-        boxes: (N, 4) xyxy in pixels.
-        scores: (N,).
-        labels: (N,) int64.
-        left_out: How many detections were left out, by reason.
-    """
-
-    images: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    left_out: Mapping[str, int] = field(default_factory=dict)
-
-
-Stream = Mapping[int, Found] | Iterable[tuple[int, np.ndarray, np.ndarray, np.ndarray]]
-
-
-class Collector:
-    """Takes detections image by image.
+    Recall over a set is the sum of these counts over the number of objects.
 
     Args:
-        truth: The set that they are of.
-        per_image: Keep so many of an image, the surest ones of all classes together, as LVIS does; None keeps all.
+        objects: (G, 4) xyxy.
+        proposals: (K, 4) xyxy, best first.
+        limits: How many of the best proposals may be used.
+
+    Returns:
+        (limits, thresholds) int64.
     """
-
-    def __init__(self, truth: DetectionSet, per_image: int | None) -> None:
-        self.truth, self.per_image = truth, per_image
-        self.left_out: Counter[str] = Counter()
-        self._parts: dict[int, Found] = {}
-
-    def take(self, found: Stream) -> Iterator[tuple[int, Found]]:
-        """Take everything, and yield the place of each image with what is kept of it.
-
-        Raises:
-            UsageError: An image is not in the set or comes twice, a label is no class of the set, or arrays do not
-                fit together.
-        """
-        items = found.items() if isinstance(found, Mapping) else ((each[0], Found(*each[1:])) for each in found)
-        for image_id, detections in items:
-            place = self.truth.places_by_id.get(int(image_id), -1)
-            if place < 0:
-                raise UsageError(f"There are detections of the image {image_id}, which is not in {self.truth.name}.")
-            if place in self._parts:
-                raise UsageError(f"There are detections of the image {image_id} twice.")
-            kept = self._checked(int(image_id), Found(*detections))
-            self._parts[place] = kept
-            yield place, kept
-
-    def finish(self) -> Detections:
-        """Return all that was taken, by place of the image."""
-        places = sorted(self._parts)
-        parts = [self._parts.pop(place) for place in places]
-        return Detections(
-            images=np.repeat(np.array(places, np.int64), [len(part.scores) for part in parts]),
-            boxes=np.concatenate([part.boxes for part in parts]) if parts else np.zeros((0, 4)),
-            scores=np.concatenate([part.scores for part in parts]) if parts else np.zeros(0),
-            labels=np.concatenate([part.labels for part in parts]) if parts else np.zeros(0, np.int64),
-            left_out=dict(self.left_out),
-        )
-
-    def _checked(self, image_id: int, found: Found) -> Found:
-        """Return the detections of an image that count."""
-        boxes, scores, labels = (np.asarray(each) for each in found)
-        boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
-        if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != labels.shape or scores.shape != boxes.shape[:1]:
-            shapes = f"boxes {boxes.shape}, scores {scores.shape}, labels {labels.shape}"
-            raise UsageError(f"The detections of the image {image_id} do not fit together: {shapes}.")
-        labels = labels.astype(np.int64)
-        if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.truth.classes)):
-            wrong = int(labels[(labels < 0) | (labels >= len(self.truth.classes))][0])
-            raise UsageError(
-                f"A detection of the image {image_id} has the label {wrong}; {self.truth.name} has "
-                f"{len(self.truth.classes)} classes, counted from 0."
-            )
-        sure, whole = np.isfinite(scores), np.isfinite(boxes).all(axis=1)
-        self.left_out[NO_SCORE] += int((~sure).sum())
-        self.left_out[NO_BOX] += int((sure & ~whole).sum())
-        rows = np.flatnonzero(sure & whole)
-        if self.per_image is not None and len(rows) > self.per_image:
-            self.left_out[f"beyond the {self.per_image} best of an image"] += len(rows) - self.per_image
-            rows = np.sort(rows[np.argsort(-scores[rows], kind="stable")[: self.per_image]])
-        return Found(boxes[rows], scores[rows], labels[rows])
+    hits = np.zeros((len(limits), len(THRESHOLDS)), np.int64)
+    overlaps = iou(proposals[: max(limits)], objects)  # (K, G)
+    if not overlaps.size:
+        return hits
+    able = np.flatnonzero(overlaps.max(axis=1) >= THRESHOLDS[0] - 1e-10)
+    for column, threshold in enumerate(THRESHOLDS):
+        free = np.ones(len(objects), bool)
+        for proposal in able:
+            row = np.where(free, overlaps[proposal], -1.0)
+            # The last of equals, as in COCO's loop.
+            best = len(row) - 1 - int(row[::-1].argmax())
+            if row[best] >= min(threshold, 1 - 1e-10):
+                free[best] = False
+                hits[:, column] += [proposal < limit for limit in limits]
+                if not free.any():
+                    break
+    return hits

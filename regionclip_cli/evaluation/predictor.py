@@ -1,7 +1,7 @@
-"""What a detector makes of images whose objects are known.
+"""Predictions of a detector for annotated images.
 
-Letters: R regions (boxes of the annotations), K proposals, V names, N detections. Boxes are xyxy, and in pixels of the
-original image unless something else is said.
+Letters: R regions (boxes of the annotations), K proposals, V names, N detections. Boxes are xyxy in pixels of the
+original image unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from regionclip_cli.data.detection_sets import DetectionImage
 from regionclip_cli.errors import MissingError
+from regionclip_cli.evaluation.matching import count_hits
+from regionclip_cli.evaluation.metrics import LIMITS
+from regionclip_cli.evaluation.predictions import ImagePrediction
 from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage
 from regionclip_cli.vision.classifier import fuse
 from regionclip_cli.vision.crop_encoder import CropEncoder
@@ -26,55 +29,15 @@ from regionclip_cli.vision.proposals.base import Proposals
 from regionclip_cli.vision.proposals.static import GivenBoxes
 
 
-@dataclass(frozen=True, eq=False)
-class RegionMatches:
-    """How the R known objects of an image were named.
-
-    Attributes:
-        truths: (R,) int64, their classes.
-        guesses: (R,) int64, the most probable name of each.
-        ranks: (R,) int64, how many names were more probable than the right one; 0 is right.
-    """
-
-    truths: np.ndarray
-    guesses: np.ndarray
-    ranks: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a detector made of one image.
-
-    Attributes:
-        boxes: (N, 4) float32, best detection first.
-        scores: (N,) float32.
-        names: (N,) int64, indices of names.
-        named: How the known objects were named, where they were given.
-        proposals: (K, 4) float32, best first, where boxes were to be found.
-        seconds: Time it took, once the image was decoded.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    names: np.ndarray
-    named: RegionMatches | None
-    proposals: np.ndarray | None
-    seconds: float
-
-
-_Part = tuple[np.ndarray, np.ndarray, np.ndarray, RegionMatches | None, np.ndarray | None]
-"""All of `Prediction` but the time."""
-
-
 class Predictor:
-    """A detector that is being measured.
+    """A detector under evaluation.
 
     Args:
-        model: Ready to predict: its names were set.
-        looking: Test-time settings.
+        model: The detector; its class names are set.
+        inference: Test-time settings.
         columns: (C,) int64, the name that stands for each class of the set.
-        known_boxes: Name the objects of the annotations instead of finding some.
-        crops: Embed each box as a picture of its own, for the naive baseline; None looks at regions.
+        known_boxes: Classify the annotated boxes instead of detecting objects.
+        crops: Encode each box as an image of its own, for the cropping baseline; None uses region features.
     """
 
     def __init__(
@@ -89,20 +52,20 @@ class Predictor:
         self._columns = torch.from_numpy(columns)
 
     @torch.no_grad()
-    def look(self, images: Sequence[DetectionImage], ready: Sequence[PreparedImage]) -> list[Prediction]:
-        """Look at a batch of images; `ready` has their pixels and, where boxes are given, those boxes."""
+    def predict(self, images: Sequence[DetectionImage], ready: Sequence[PreparedImage]) -> list[ImagePrediction]:
+        """Return the predictions for a batch; `ready` has the pixels and, where boxes are given, those boxes."""
         start = time.perf_counter()
         if self.known_boxes:
-            parts = self._name(images, ready)
+            found = self._classify(images, ready)
         elif self.crops is None:
-            parts = self._find(ready)
+            found = self._detect(images, ready)
         else:
-            parts = self._find_by_crops(ready, self.crops)
+            found = self._detect_by_crops(images, ready, self.crops)
         seconds = (time.perf_counter() - start) / len(ready)
-        return [Prediction(*part, seconds=seconds) for part in parts]
+        return [replace(prediction, seconds=seconds) for prediction in found]
 
-    def _name(self, images: Sequence[DetectionImage], ready: Sequence[PreparedImage]) -> list[_Part]:
-        """Name the objects of the annotations; every name of a box is a detection, and no box is refined."""
+    def _classify(self, images: Sequence[DetectionImage], ready: Sequence[PreparedImage]) -> list[ImagePrediction]:
+        """Classify the annotated boxes; every name of a box is a detection, and no box is refined."""
         boxes = [_tensor(image.boxes.boxes) for image in ready if image.boxes is not None]
         if self.crops is None:
             scaled = [each * _factors(image, each) for image, each in zip(ready, boxes, strict=True)]
@@ -110,16 +73,16 @@ class Predictor:
         else:
             crops = self.crops
             embeddings = [crops(_planes(image), each) for image, each in zip(ready, boxes, strict=True)]
-        parts: list[_Part] = []
+        predictions = []
         for image, its_boxes, regions in zip(images, boxes, embeddings, strict=True):
             probabilities = self.model.classifier.probabilities(regions).float().cpu()  # (R, V)
             truths = torch.from_numpy(image.labels[~image.crowd])
-            named = _compare(truths, probabilities, self._columns)
-            parts.append((*self._select(its_boxes, probabilities), named, None))
-        return parts
+            matches = _compare(truths, probabilities, self._columns)
+            predictions.append(ImagePrediction(image.id, *self._select(its_boxes, probabilities), *matches))
+        return predictions
 
-    def _find(self, ready: Sequence[PreparedImage]) -> list[_Part]:
-        """Find objects as `detect` does."""
+    def _detect(self, images: Sequence[DetectionImage], ready: Sequence[PreparedImage]) -> list[ImagePrediction]:
+        """Detect objects as the command `detect` does."""
         proposed: list[list[Proposals]] = []
         hook = self.model.proposals.register_forward_hook(lambda module, inputs, output: proposed.append(output))
         try:
@@ -128,27 +91,34 @@ class Predictor:
             )
         finally:
             hook.remove()
-        parts: list[_Part] = []
-        for image, sample, found in zip(ready, samples, proposed[0], strict=True):
+        predictions = []
+        for image, prepared, sample, found in zip(images, ready, samples, proposed[0], strict=True):
             chosen = sample.pred_instances
-            detections = (_array(chosen.bboxes), _array(chosen.scores), chosen.labels.cpu().numpy().astype(np.int64))
-            parts.append((*detections, None, _array(_best_first(found, image))))
-        return parts
+            labels = chosen.labels.cpu().numpy().astype(np.int64)
+            hits = _count_hits(image, prepared, found)
+            predictions.append(
+                ImagePrediction(image.id, _array(chosen.bboxes), _array(chosen.scores), labels, hits=hits)
+            )
+        return predictions
 
-    def _find_by_crops(self, ready: Sequence[PreparedImage], crops: CropEncoder) -> list[_Part]:
-        """Find boxes with the proposal network, and embed each as a picture of its own."""
+    def _detect_by_crops(
+        self, images: Sequence[DetectionImage], ready: Sequence[PreparedImage], crops: CropEncoder
+    ) -> list[ImagePrediction]:
+        """Find boxes with the proposal network, and encode each as an image of its own."""
         model = self.model
         given = {"inputs": [image.planes for image in ready], "data_samples": [image.sample() for image in ready]}
         data = model.data_preprocessor(given, False)
         inputs, samples = data["inputs"], data["data_samples"]
         features = model.extract_feat(inputs, samples) if model.proposals.needs_features else None
-        parts: list[_Part] = []
-        for image, found in zip(ready, model.proposals(inputs, samples, features), strict=True):
-            boxes = _original(found.boxes, image)
-            probabilities = model.classifier.probabilities(crops(_planes(image), boxes))
+        predictions = []
+        proposed = model.proposals(inputs, samples, features)
+        for image, prepared, found in zip(images, ready, proposed, strict=True):
+            boxes = _original(found.boxes, prepared)
+            probabilities = model.classifier.probabilities(crops(_planes(prepared), boxes))
             scores = fuse(probabilities, found.logits, self.inference.scoring.fusion)
-            parts.append((*self._select(boxes.cpu(), scores.cpu()), None, _array(_best_first(found, image))))
-        return parts
+            hits = _count_hits(image, prepared, found)
+            predictions.append(ImagePrediction(image.id, *self._select(boxes.cpu(), scores.cpu()), hits=hits))
+        return predictions
 
     def _select(self, boxes: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the detections among boxes (R, 4) with scores (R, V)."""
@@ -157,22 +127,22 @@ class Predictor:
 
 
 @contextmanager
-def taking_boxes(model: OpenVocabularyDetector, inference: InferenceConfig, given: bool) -> Iterator[None]:
-    """Let a detector be measured in the block, and leave it as it was: its mode, source of boxes and scoring.
+def evaluating(model: OpenVocabularyDetector, inference: InferenceConfig, given: bool) -> Iterator[None]:
+    """Set a detector up for evaluation in the block, and restore its mode, proposals and scoring afterwards.
 
     Args:
-        model: The detector; its classifier is the caller's to set and to restore.
-        looking: Test-time settings.
-        given: Whether the boxes come with the images.
+        model: The detector; the caller sets and restores its classifier.
+        inference: Test-time settings.
+        given: Whether boxes are given with the images.
 
     Raises:
-        MissingError: Boxes are to be found, and the model has no network for it.
+        MissingError: Boxes are not given, and the model has no proposal network.
     """
     training, source, scoring = model.training, model.proposals, model.scoring
     if not given and isinstance(source, GivenBoxes):
         raise MissingError(
             "The model has no proposal network to find boxes with.",
-            "Measure it with boxes: ground-truth or a file, or let another model propose (proposals_from).",
+            "Evaluate with boxes (ground-truth or a file), or set proposals_from to another model.",
         )
     try:
         model.eval()
@@ -186,14 +156,21 @@ def taking_boxes(model: OpenVocabularyDetector, inference: InferenceConfig, give
         model.train(training)
 
 
-def _compare(truths: Tensor, probabilities: Tensor, columns: Tensor) -> RegionMatches:
-    """Compare classes (R,) with probabilities (R, V) of names; equal ones rank in the order of the names."""
+def _compare(truths: Tensor, probabilities: Tensor, columns: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return truths, guesses and ranks (R,), as in `ImagePrediction`, of classes (R,) and probabilities (R, V).
+
+    Equal probabilities rank in the order of the names.
+    """
     own = columns[truths]  # (R,) the right name's column
     right = probabilities.gather(1, own[:, None])
     before = torch.arange(probabilities.shape[1]) < own[:, None]
     ranks = ((probabilities > right) | ((probabilities == right) & before)).sum(dim=1)
     guesses = probabilities.argmax(dim=1) if probabilities.numel() else truths
-    return RegionMatches(truths.numpy(), guesses.numpy(), ranks.numpy())
+    return truths.numpy(), guesses.numpy(), ranks.numpy()
+
+
+def _count_hits(image: DetectionImage, prepared: PreparedImage, found: Proposals) -> np.ndarray:
+    return count_hits(image.boxes[~image.crowd], _array(_best_first(found, prepared)), LIMITS)
 
 
 def _best_first(found: Proposals, image: PreparedImage) -> Tensor:

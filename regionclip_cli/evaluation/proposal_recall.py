@@ -1,8 +1,8 @@
-"""How many objects a proposal network finds, whatever they are called."""
+"""Average recall of a proposal network, whatever the classes of the objects."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch
 from regionclip_cli.data.detection_sets import DetectionSet
 from regionclip_cli.data.pixels import decode
 from regionclip_cli.errors import InputError
-from regionclip_cli.evaluation.matching import overlap
+from regionclip_cli.evaluation.matching import count_hits
 from regionclip_cli.evaluation.metrics import LIMITS
 from regionclip_cli.inference.preprocess import InferenceConfig, prepare_image
 from regionclip_cli.runs.progress import Progress
@@ -29,11 +29,11 @@ def proposal_recall(
     """Return AR@100, AR@300 and AR@1000 in 0..100 of each group of classes: recall, averaged over overlaps 0.5 to 0.95.
 
     Args:
-        model: The network; its mode is the same afterwards.
-        images: What is on the images.
+        model: The network; it keeps its mode.
+        images: The annotated images.
         groups: {name: classes}; a group without an object is left out.
-        size: Short side and limit of the long side in pixels at which images are looked at.
-        progress: Told of every image.
+        size: Short side and limit of the long side in pixels of the input images.
+        progress: Receives progress and warnings.
     """
     training = model.training
     model.eval()
@@ -42,7 +42,7 @@ def proposal_recall(
     places = {name: [images.classes.index(each) for each in classes] for name, classes in groups.items()}
     hits: dict[str, np.ndarray] = {}
     objects = dict.fromkeys(groups, 0)
-    progress.start("Measuring", len(images), "images")
+    progress.start("Evaluating", len(images), "images")
     for image in images:
         try:
             ready = prepare_image(image.name, decode(image.read(), image.name), inference)
@@ -56,7 +56,7 @@ def proposal_recall(
         for name, labels in places.items():
             known = image.boxes[~image.crowd & np.isin(image.labels, labels)]
             objects[name] += len(known)
-            hits[name] = hits.get(name, 0) + cover(known, boxes, LIMITS)
+            hits[name] = hits.get(name, 0) + count_hits(known, boxes, LIMITS)
         progress.advance()
     progress.finish()
     model.train(training)
@@ -68,39 +68,3 @@ def proposal_recall(
         for name in groups
         if objects[name]
     }
-
-
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""Overlaps from which on a proposal covers an object; COCO's."""
-
-
-def cover(objects: np.ndarray, proposals: np.ndarray, limits: Sequence[int]) -> np.ndarray:
-    """Count the objects that are covered, as COCO's protocol assigns them: the best proposal first, each object once.
-
-    Images do not meet in this count, so that recall over a set is the sum of the counts over the number of objects.
-
-    Args:
-        objects: (G, 4) xyxy, float.
-        proposals: (K, 4) xyxy, best first.
-        limits: How many of the best proposals may be used.
-
-    Returns:
-        (limits, thresholds) int64.
-    """
-    hits = np.zeros((len(limits), len(THRESHOLDS)), np.int64)
-    overlaps = overlap(proposals[: max(limits)], objects)  # (K, G)
-    if not overlaps.size:
-        return hits
-    able = np.flatnonzero(overlaps.max(axis=1) >= THRESHOLDS[0] - 1e-10)
-    for column, threshold in enumerate(THRESHOLDS):
-        free = np.ones(len(objects), bool)
-        for proposal in able:
-            row = np.where(free, overlaps[proposal], -1.0)
-            # The last of equals, as COCO's loop has it.
-            best = len(row) - 1 - int(row[::-1].argmax())
-            if row[best] >= min(threshold, 1 - 1e-10):
-                free[best] = False
-                hits[:, column] += [proposal < limit for limit in limits]
-                if not free.any():
-                    break
-    return hits

@@ -13,10 +13,9 @@ from regionclip_cli.data.detection_sets import DetectionImage
 from regionclip_cli.data.pixels import decode
 from regionclip_cli.errors import InputError
 from regionclip_cli.evaluation.jobs import Job
-from regionclip_cli.evaluation.matching import OVERLAP, Found, overlap
-from regionclip_cli.evaluation.metrics import EvalResult
-from regionclip_cli.evaluation.scores import Scores
-from regionclip_cli.evaluation.store import Line
+from regionclip_cli.evaluation.matching import IOU, assign, iou
+from regionclip_cli.evaluation.metrics import EvalResult, Scores
+from regionclip_cli.evaluation.predictions import ImagePrediction
 from regionclip_cli.evaluation.tables import describe, result_table
 from regionclip_cli.hub.model_file import whole_file
 from regionclip_cli.results.html.content import ClassRow, Confusion, Curve, Marked, ReportContent, WorstPhoto
@@ -39,19 +38,19 @@ class WorstPhotos:
 
     Args:
         measurement: With scores.
-        lines: What was kept of each image; called once or twice.
+        predictions: Returns the predictions of all images; called once or twice.
     """
 
-    def __init__(self, measurement: EvalResult, lines: Callable[[], Iterable[Line]]) -> None:
-        self._question, self._lines = measurement.task, lines
-        self._places = self._question.truth.places_by_id
+    def __init__(self, measurement: EvalResult, predictions: Callable[[], Iterable[ImagePrediction]]) -> None:
+        self._task, self._predictions = measurement.task, predictions
+        self._places = self._task.truth.places_by_id
         self._named = measurement.named is not None
         if self._named:
             self._chosen = self._worst_named()
         elif measurement.scores is not None:
-            worst = measurement.scores.worst_photos(MOST_PHOTOS)
+            worst = measurement.scores.worst_images(MOST_PHOTOS)
             self._chosen = {
-                photo.id: f"Average precision {photo.score:.1f}; {photo.objects} objects." for photo in worst
+                image.id: f"Average precision {image.score:.1f}; {image.objects} objects." for image in worst
             }
 
     @property
@@ -61,40 +60,40 @@ class WorstPhotos:
 
     def photos(self) -> Iterator[WorstPhoto]:
         """Yield them, the worst first; one picture is in memory at a time."""
-        kept = {line.image: line for line in self._lines() if line.image in self._chosen}
+        kept = {one.image: one for one in self._predictions() if one.image in self._chosen}
         for number, said in self._chosen.items():
-            image: DetectionImage = self._question.truth[self._places[number]]
-            line = kept.get(number)
+            image: DetectionImage = self._task.truth[self._places[number]]
+            prediction = kept.get(number)
             mark = self._mark_names if self._named else self._mark_detections
-            truth, found = (_nothing(), _nothing()) if line is None else mark(image, line)
+            truth, found = (_nothing(), _nothing()) if prediction is None else mark(image, prediction)
             yield WorstPhoto(image.name, said, _pixels(image), truth, found)
 
     def _worst_named(self) -> Mapping[int, str]:
         """Return image ids with a sentence each: most wrong names first, of equals those with more objects."""
         shares: dict[int, tuple[float, int, int]] = {}
-        for line in self._lines():
-            if line.ranks is not None and line.image in self._places and (line.ranks > 0).any():
-                wrong, count = int((line.ranks > 0).sum()), len(line.ranks)
-                shares[line.image] = (-wrong / count, -count, wrong)
+        for prediction in self._predictions():
+            if prediction.ranks is not None and prediction.image in self._places and (prediction.ranks > 0).any():
+                wrong, count = int((prediction.ranks > 0).sum()), len(prediction.ranks)
+                shares[prediction.image] = (-wrong / count, -count, wrong)
         worst = sorted(shares, key=lambda image: shares[image])[:MOST_PHOTOS]
         return {image: f"{shares[image][2]} of {-shares[image][1]} objects have the wrong name." for image in worst}
 
-    def _mark_names(self, image: DetectionImage, line: Line) -> tuple[Marked, Marked]:
+    def _mark_names(self, image: DetectionImage, prediction: ImagePrediction) -> tuple[Marked, Marked]:
         """Return the objects by their own and by their given names."""
         boxes = image.boxes[~image.crowd]
-        if line.truths is None or line.guesses is None or line.ranks is None:
+        if prediction.truths is None or prediction.guesses is None or prediction.ranks is None:
             return _nothing(), _nothing()
-        right = line.ranks == 0
-        said = tuple(self._question.names.labels[guess] for guess in line.guesses)
-        return Marked(boxes, self._class_names(line.truths), right), Marked(boxes, said, right)
+        right = prediction.ranks == 0
+        said = tuple(self._task.names.labels[guess] for guess in prediction.guesses)
+        return Marked(boxes, self._class_names(prediction.truths), right), Marked(boxes, said, right)
 
-    def _mark_detections(self, image: DetectionImage, line: Line) -> tuple[Marked, Marked]:
+    def _mark_detections(self, image: DetectionImage, prediction: ImagePrediction) -> tuple[Marked, Marked]:
         """Return the objects, and as many of the best detections."""
-        classes = self._question.classes[line.names]
+        classes = self._task.classes[prediction.labels]
         order = np.flatnonzero(classes >= 0)
-        order = order[np.argsort(-line.scores[order], kind="stable")][: max(FEWEST, int((~image.crowd).sum()))]
-        best = Found(line.boxes[order], line.scores[order], classes[order])
-        objects = _find(best, image)
+        order = order[np.argsort(-prediction.scores[order], kind="stable")][: max(FEWEST, int((~image.crowd).sum()))]
+        best = prediction.select(order, classes)
+        objects = _match(best, image)
         found = np.isin(np.arange(len(image)), objects) | image.crowd
         labels = tuple(
             f"{name} {score:.2f}" for name, score in zip(self._class_names(best.labels), best.scores, strict=True)
@@ -102,19 +101,16 @@ class WorstPhotos:
         return Marked(image.boxes, self._class_names(image.labels), found), Marked(best.boxes, labels, objects >= 0)
 
     def _class_names(self, labels: np.ndarray) -> tuple[str, ...]:
-        return tuple(self._question.truth.classes[label] for label in labels)
+        return tuple(self._task.truth.classes[label] for label in labels)
 
 
-def _find(found: Found, image: DetectionImage) -> np.ndarray:
-    """Return (N,) int64: the object of its own class that each detection finds, the surest first; -1 for none."""
-    objects = np.full(len(found.scores), -1, np.int64)
+def _match(found: ImagePrediction, image: DetectionImage) -> np.ndarray:
+    """Return (N,) int64: the object of its class that each detection matches; -1 for none."""
+    overlaps = iou(found.boxes, image.boxes)
     same = found.labels[:, None] == image.labels[None]
-    able = np.where(same, overlap(found.boxes, image.boxes), 0.0)
-    for detection in np.flatnonzero(able.max(axis=1, initial=0.0) >= OVERLAP):
-        best = int(able[detection].argmax())
-        if able[detection, best] >= OVERLAP:
-            objects[detection] = best
-            able[:, best] = 0
+    objects = np.full(len(found.scores), -1, np.int64)
+    for detection, best in assign(np.where(same & (overlaps >= IOU), overlaps, -1.0)):
+        objects[detection] = best
     return objects
 
 
@@ -137,14 +133,14 @@ FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
 def write_results(
-    job: Job, measurement: EvalResult, lines: Callable[[], Iterable[Line]], progress: Progress
+    job: Job, measurement: EvalResult, predictions: Callable[[], Iterable[ImagePrediction]], progress: Progress
 ) -> dict[str, Path]:
     """Write what a measurement came to into its folder.
 
     Args:
         job: What was measured.
         measurement: With scores.
-        lines: What was kept of each image, to be read as often as is wanted.
+        predictions: Returns the predictions of all images.
         progress: Told of the page.
 
     Returns:
@@ -158,12 +154,15 @@ def write_results(
         return {}
     rows = class_rows(measurement, scores)
     files = {"results": job.folder / RESULTS}
-    content = {**describe(job, measurement), "per_class": [_plain(row) for row in rows]}
+    content = {
+        **describe(job, measurement),
+        "per_class": [row.model_dump(mode="json", exclude_defaults=True) for row in rows],
+    }
     with whole_file(files["results"]) as part:
         part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if job.settings.report:
         files["report"] = job.folder / REPORT
-        worst = WorstPhotos(measurement, lines)
+        worst = WorstPhotos(measurement, predictions)
         progress.note(f"Writing {files['report']}.")
         write_report(files["report"], page_content(job, measurement, scores, rows, worst.said), worst.photos())
     return files
@@ -184,13 +183,13 @@ def class_rows(measurement: EvalResult, scores: Scores) -> tuple[ClassRow, ...]:
                 name=score.name,
                 group=FREQUENCIES.get(score.group, score.group),
                 objects=score.objects,
-                ap=score.AP,
-                ap50=score.AP50,
+                AP=score.AP,
+                AP50=score.AP50,
                 top1=100 * right / total if measurement.named is not None and total else None,
-                taken_for=tuple((names[name], int(row[name])) for name in most),
+                taken_for={names[name]: int(row[name]) for name in most},
             )
         )
-    return tuple(sorted(rows, key=lambda row: (row.ap50 is None, row.ap50 or 0.0, -row.objects)))
+    return tuple(sorted(rows, key=lambda row: (row.AP50 is None, row.AP50 or 0.0, -row.objects)))
 
 
 def page_content(
@@ -256,15 +255,3 @@ def _worst_confusions(measurement: EvalResult, scores: Scores, rows: tuple[Class
     often = [int(name) for name in np.argsort(-chosen.sum(axis=0), kind="stable")[:OTHER_NAMES]]
     columns = [name for name in often if chosen[:, name].any()]
     return Confusion(tuple(worst), tuple(names[name] for name in columns), chosen[:, columns])
-
-
-def _plain(row: ClassRow) -> dict[str, Any]:
-    """Return a row as JSON has it, numbers rounded to four places."""
-    values = {"AP": row.ap, "AP50": row.ap50, "top1": row.top1}
-    return {
-        "name": row.name,
-        **({"group": row.group} if row.group else {}),
-        "objects": row.objects,
-        **{key: round(value, 4) for key, value in values.items() if value is not None},
-        "taken_for": dict(row.taken_for),
-    }

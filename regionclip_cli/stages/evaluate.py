@@ -16,8 +16,8 @@ from regionclip_cli.errors import pluralize
 from regionclip_cli.evaluation.jobs import Job, make_jobs
 from regionclip_cli.evaluation.load_predictions import LoadedPredictions
 from regionclip_cli.evaluation.metrics import EvalResult, compute_metrics
+from regionclip_cli.evaluation.predictions import ImagePrediction, read_predictions
 from regionclip_cli.evaluation.report import write_results
-from regionclip_cli.evaluation.store import Line, read_lines
 from regionclip_cli.evaluation.tables import describe, describe_plan
 from regionclip_cli.files import user_path
 from regionclip_cli.recipe.schema import Recipe
@@ -98,13 +98,13 @@ def run(
         for job in jobs:
             progress.note(_opening(job))
             with resumable(progress):
-                measurement, lines = _measure(job, own, resume, networks, progress)
+                measurement, predictions = _measure(job, own, resume, networks, progress)
             if measurement.scores is not None and (broken := measurement.scores.broken):
                 progress.warn(
                     f"{job.name}: {broken:,} detections count for nothing, since their score or box is not a number; "
                     "the weights of the model are damaged, or a number grew too large for its type."
                 )
-            files = {} if measurement.scores is None else write_results(job, measurement, lines, progress)
+            files = {} if measurement.scores is None else write_results(job, measurement, predictions, progress)
             measured.append({**describe(job, measurement), **{kind: str(path) for kind, path in files.items()}})
             failed += len(measurement.failed)
         record.count(measurements=len(measured), images=sum(each.get("images", 0) for each in measured), failed=failed)
@@ -131,17 +131,17 @@ class _Networks:
 
 def _measure(
     job: Job, share: Share, resume: bool, networks: _Networks, progress: Progress
-) -> tuple[EvalResult, Callable[[], Iterable[Line]]]:
+) -> tuple[EvalResult, Callable[[], Iterable[ImagePrediction]]]:
     """Carry out one measurement; return it and what was kept of every image, to be read as often as is wanted."""
     if job.settings.predictions is None:
         job.claim()
         measurement = networks.load(job).measure(job, job.folder, share, resume, progress)
-        return measurement, partial(read_lines, job.folder)
+        return measurement, partial(read_predictions, job.folder)
     given = LoadedPredictions(user_path(job.settings.predictions), job.task)
     _tell_strange(given, progress)
     if share.index:  # one process is enough to score a file
-        return EvalResult(job.task, {}, None, missing=len(job.task.truth)), given.lines
-    return compute_metrics(job.task, given.lines()), given.lines
+        return EvalResult(job.task, {}, None, missing=len(job.task.truth)), given.read
+    return compute_metrics(job.task, given.read()), given.read
 
 
 def _plan(job: Job, share: Share, networks: _Networks, progress: Progress) -> dict[str, Any]:

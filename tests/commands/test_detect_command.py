@@ -33,7 +33,7 @@ def call(toy_model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> A
     return run
 
 
-def test_it_tells_what_it_found_and_where_it_is(call: Any) -> None:
+def test_summary_and_output_folder(call: Any) -> None:
     code, out, err = call("photos", "-r", "--classes", "cat,dog")
     assert code == ExitCode.OK
     assert out == ""
@@ -47,7 +47,7 @@ def test_it_tells_what_it_found_and_where_it_is(call: Any) -> None:
     assert (pictures / "sub/1.jpg").exists()
 
 
-def test_json_is_data_and_nothing_else(call: Any) -> None:
+def test_json_lines_on_stdout(call: Any) -> None:
     Path("photos/0.jpg").write_bytes(b"bad")
     code, out, err = call("photos", "-r", "--classes", "cat,dog", "--json")
     assert code == ExitCode.SOME_FAILED
@@ -95,7 +95,7 @@ def test_strict_stops(call: Any) -> None:
     assert "photos/1a.jpg is not an image" in err
 
 
-def test_a_second_run_needs_resume(call: Any) -> None:
+def test_second_run_needs_resume(call: Any) -> None:
     assert call("photos", "--classes", "cat")[0] == ExitCode.OK
     code, _, err = call("photos", "--classes", "cat")
     assert code == ExitCode.USAGE
@@ -103,7 +103,7 @@ def test_a_second_run_needs_resume(call: Any) -> None:
     assert call("photos", "--classes", "cat", "--resume")[0] == ExitCode.OK
 
 
-def test_an_image_on_standard_input(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_on_standard_input(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path("photos/1.jpg").read_bytes())))
     code, out, _ = call("-", "--classes", "cat", "--json")
     assert code == ExitCode.OK
@@ -112,7 +112,7 @@ def test_an_image_on_standard_input(call: Any, monkeypatch: pytest.MonkeyPatch) 
     assert call("-", "--classes", "cat", "--json")[0] == ExitCode.SOME_FAILED
 
 
-def test_flags_and_settings_are_one_schema() -> None:
+def test_flags_equal_settings() -> None:
     names = {name for name in detect.__annotations__ if name not in ("ctx", "return")}
     assert names == set(DetectSettings.model_fields)
 
@@ -123,7 +123,7 @@ def examples() -> list[str]:
 
 
 @pytest.mark.parametrize("example", examples())
-def test_every_example_of_the_help_runs(
+def test_help_examples_run(
     example: str, toy_model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from regionclip_cli.language.concept_bank import ConceptBank
@@ -149,7 +149,7 @@ WORDS = ["--classes", "cat,dog", "--out", "out", "--format", "jsonl,images,coco"
 
 @pytest.mark.timeout(600)  # a cold process loads every library, on a machine that may be busy
 @pytest.mark.parametrize(("blow", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_a_killed_run_loses_nothing_and_goes_on(blow: int, code: int, toy_model: Path, photos: Path) -> None:
+def test_killed_run_resumes(blow: int, code: int, toy_model: Path, photos: Path) -> None:
     many = Path("many")
     many.mkdir()
     for index in range(40):

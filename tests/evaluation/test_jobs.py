@@ -1,4 +1,4 @@
-"""Which networks a measurement is about: what the recipe has trained before what it starts from."""
+"""Which networks are evaluated: those the recipe has trained before those it starts from."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def networks(make_recipe: Any, toy_path: Path, tmp_path: Path) -> Any:
 FPN, HEAD = {"network": "rpn-fpn"}, {"network": "rpn-trunk"}
 
 
-def test_boxes_come_from_the_network_that_the_recipe_has_trained(networks: Any) -> None:
+def test_proposals_come_from_the_trained_network(networks: Any) -> None:
     assert networks(proposals=FPN) == ("toy", None)
     assert networks(proposals=FPN, named=True) == ("toy", "lent")
     assert networks("proposals", proposals=FPN) == ("toy", "proposals")
@@ -52,17 +52,17 @@ def test_boxes_come_from_the_network_that_the_recipe_has_trained(networks: Any) 
     assert networks("pretrain", proposals=FPN) == ("pretrain", "proposals")
 
 
-def test_a_head_on_a_trunk_is_measured_with_it(networks: Any) -> None:
+def test_proposal_head_is_evaluated_with_its_trunk(networks: Any) -> None:
     assert networks("proposals", "pretrain", proposals=HEAD, named=True) == ("proposals", None)
 
 
 @pytest.mark.parametrize("proposals", [FPN, HEAD])
-def test_a_fine_tuned_model_brings_the_network_it_was_trained_with(networks: Any, proposals: dict) -> None:
+def test_finetuned_model_uses_its_proposal_network(networks: Any, proposals: dict) -> None:
     assert networks("finetune", "proposals", "pretrain", proposals=proposals, named=True) == ("finetune", None)
 
 
 @pytest.mark.parametrize("share", ["about.json", "results.json"])
-def test_several_processes_may_write_at_once(make_recipe: Any, monkeypatch: pytest.MonkeyPatch, share: str) -> None:
+def test_several_processes_write_at_once(make_recipe: Any, monkeypatch: pytest.MonkeyPatch, share: str) -> None:
     [job] = make_jobs(make_recipe(), Silent())
     measured = compute_metrics(job.task, [])
 

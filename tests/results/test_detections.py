@@ -9,7 +9,7 @@ from results.sample_detections import SAMPLE
 from regionclip_cli.results.detections import ImageDetections
 
 
-def test_json_has_exactly_the_promised_keys() -> None:
+def test_json_keys() -> None:
     value = json.loads(json.dumps(SAMPLE[2].to_json()))
     assert value == {
         "image": "b/2.png",
@@ -20,7 +20,7 @@ def test_json_has_exactly_the_promised_keys() -> None:
     assert SAMPLE[1].to_json()["detections"] == []
 
 
-def test_supervision_gets_the_same_detections() -> None:
+def test_to_supervision() -> None:
     found = SAMPLE[0].to_supervision()
     assert np.allclose(found.xyxy, SAMPLE[0].boxes)
     assert found.class_id.tolist() == [1, 0]
@@ -29,6 +29,6 @@ def test_supervision_gets_the_same_detections() -> None:
     assert len(SAMPLE[1].to_supervision()) == 0
 
 
-def test_parts_of_different_lengths_are_refused() -> None:
+def test_mismatched_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="do not match"):
         ImageDetections("x", 1, 1, np.zeros((1, 4)), np.zeros(2), ("a",), np.zeros(1))

@@ -18,11 +18,11 @@ def rgb(colour: str) -> list[int]:
     return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
 
 
-def test_nothing_found_leaves_the_picture_as_it_was() -> None:
+def test_image_without_detections_is_unchanged() -> None:
     assert (drawn([]) == GREY).all()
 
 
-def test_a_box_has_its_colour_and_place() -> None:
+def test_box_colour_and_position() -> None:
     picture = drawn([(0, 0.9, (100, 100, 200, 180))])
     assert picture[140, 100].tolist() == rgb(PALETTE[0])
     assert picture[180, 150].tolist() == rgb(PALETTE[0])
@@ -33,14 +33,14 @@ def test_a_box_has_its_colour_and_place() -> None:
 
 
 @pytest.mark.parametrize("box", [(0, 0, 60, 60), (290, 0, 320, 30), (0, 200, 40, 240), (280, 210, 320, 240)])
-def test_a_label_stays_inside_the_picture(box: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_stays_inside_the_image(box: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """The label of a box in a corner covers as many pixels as one in the middle."""
     middle = (drawn([(1, 0.9, (100, 100, 101, 101))]) == rgb(PALETTE[1])).all(-1).sum()
     corner = (drawn([(1, 0.9, box)]) == rgb(PALETTE[1])).all(-1).sum()
     assert corner >= middle
 
 
-def test_a_label_wider_than_the_picture_shrinks_then_is_cut() -> None:
+def test_wide_label_shrinks_then_is_cut() -> None:
     size, _, texts = drawing._fit(["coffee cup 0.90"], 100, 30)
     assert drawing.SMALLEST_LETTERS < size < 30
     assert texts == ["coffee cup 0.90"]
@@ -51,12 +51,12 @@ def test_a_label_wider_than_the_picture_shrinks_then_is_cut() -> None:
     assert drawn([(1, 0.9, (0, 0, 1, 1))], (1, 1)).shape == (1, 1, 3)
 
 
-def test_letters_stand_out() -> None:
+def test_label_contrast() -> None:
     assert drawing._readable_on("#ffff00") == "#000000"
     assert drawing._readable_on("#000080") == "#ffffff"
 
 
-def test_letters_beyond_latin_are_drawn() -> None:
+def test_font_has_non_latin_letters() -> None:
     from PIL import ImageFont
 
     font = ImageFont.truetype(drawing._font_path(), 20)

@@ -21,8 +21,8 @@ from regionclip_cli.results.html.plots import confusion_plot, curve_plot
 
 def content(**others: object) -> ReportContent:
     rows = (
-        ClassRow("kettle <b>", "novel", 3, 12.34, 20.0, None, (("cup", 2), ("pot", 1))),
-        ClassRow("unseen", "base", 0, None, None, None),
+        ClassRow(name="kettle <b>", group="novel", objects=3, AP=12.34, AP50=20.0, taken_for={"cup": 2, "pot": 1}),
+        ClassRow(name="unseen", group="base", objects=0, taken_for={}),
     )
     curve = Curve("all classes", np.linspace(0, 1, 5), np.array([1, 0.8, 0.4, 0.1, 0]))
     fields = {
@@ -62,7 +62,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_page_stands_alone_and_says_everything(tmp_path: Path) -> None:
+def test_report_is_self_contained(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "report.html"
     write_report(path, content(), [photo(), WorstPhoto("b.jpg", "Gone.", None, photo().truth, photo().found)])
     text = path.read_text(encoding="utf-8")
@@ -87,7 +87,7 @@ def test_the_page_stands_alone_and_says_everything(tmp_path: Path) -> None:
     assert len(pictures) == 2
 
 
-def test_boxes_are_green_when_right_and_red_when_wrong(tmp_path: Path) -> None:
+def test_box_colours(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_report(path, content(), [photo()])
     first = Page(path.read_text(encoding="utf-8")).addresses
@@ -107,9 +107,9 @@ def test_boxes_are_green_when_right_and_red_when_wrong(tmp_path: Path) -> None:
     assert bad[1] > 60
 
 
-def test_a_page_without_groups_names_or_photos(tmp_path: Path) -> None:
+def test_report_without_optional_sections(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    rows = (ClassRow("cup", "", 2, 50.0, 60.0, 50.0),)
+    rows = (ClassRow(name="cup", objects=2, AP=50.0, AP50=60.0, top1=50.0, taken_for={}),)
     write_report(path, content(classes=rows, curves=(), confusion=None), [])
     page = Page(path.read_text(encoding="utf-8"))
     assert "top-1" in page.text
@@ -119,7 +119,7 @@ def test_a_page_without_groups_names_or_photos(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 12])
-def test_plots_are_whole_and_plain_svg(rows: int) -> None:
+def test_plots_are_valid_svg(rows: int) -> None:
     counts = np.arange(rows * 16).reshape(rows, 16)
     names = tuple(f"class {number}" for number in range(16))
     for svg in (confusion_plot(Confusion(names[:rows], names, counts)), curve_plot(content().curves)):
@@ -127,7 +127,7 @@ def test_plots_are_whole_and_plain_svg(rows: int) -> None:
         ElementTree.fromstring(svg)
 
 
-def test_nothing_is_left_of_a_page_that_could_not_be_finished(tmp_path: Path) -> None:
+def test_interrupted_report_leaves_no_file(tmp_path: Path) -> None:
     def photos() -> object:
         yield photo()
         raise KeyboardInterrupt

@@ -72,7 +72,7 @@ def text(tmp_path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_every_region_has_its_crop_and_its_concepts(text: str) -> None:
+def test_regions_show_crop_and_concepts(text: str) -> None:
     page = Page(text)
     assert len(page.all("figure")) == len(page.all("rect")) == 2
     whole, *crops = (picture(attributes["src"]) for attributes in page.all("img"))
@@ -89,7 +89,7 @@ def test_every_region_has_its_crop_and_its_concepts(text: str) -> None:
     assert shares == ["100.0", "25.0", *["75.0", "20.0"] * 2]
 
 
-def test_boxes_are_drawn_in_pixels_of_the_image(text: str) -> None:
+def test_boxes_are_drawn_in_image_pixels(text: str) -> None:
     page = Page(text)
     assert page.all("svg")[0]["viewbox"] == "0 0 1200 300"
     for attributes, box in zip(reversed(page.all("rect")), BOXES, strict=True):
@@ -97,7 +97,7 @@ def test_boxes_are_drawn_in_pixels_of_the_image(text: str) -> None:
         np.testing.assert_allclose(corner, [*box[:2], *(box[2:] - box[:2])], atol=0.06)
 
 
-def test_captions_are_text_and_nothing_is_fetched(text: str) -> None:
+def test_captions_are_escaped(text: str) -> None:
     page = Page(text)
     assert "<script>alert(1)</script>" in page.words
     assert not page.all("script")
@@ -106,7 +106,7 @@ def test_captions_are_text_and_nothing_is_fetched(text: str) -> None:
     assert page.all("img")[0]["alt"] == "<script>alert(1)</script>"
 
 
-def test_it_can_be_read_in_light_and_dark(text: str) -> None:
+def test_contrast_in_light_and_dark(text: str) -> None:
     assert {"name": "color-scheme", "content": "light dark"} in Page(text).all("meta")
     light, dark = re.findall(r":root \{ (.*?) \}", text)
     for colours in (light, dark):
@@ -129,7 +129,7 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_a_region_at_the_very_edge_has_a_crop(tmp_path: Path) -> None:
+def test_region_at_the_border_has_a_crop(tmp_path: Path) -> None:
     edges = ((0.0, 0.0, 0.0, 0.0), (8.0, 6.0, 8.0, 6.0), (0.0, 0.0, 8.0, 6.0))
     regions = tuple(PageRegion(box, None, ()) for box in edges)
     image = PageImage("x", (), np.zeros((6, 8, 3), np.uint8), regions, 3)

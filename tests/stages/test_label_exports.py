@@ -28,7 +28,7 @@ def finished(work: Path, toy_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return toy_teacher
 
 
-def test_labels_as_a_coco_file(finished: Path) -> None:
+def test_coco_export(finished: Path) -> None:
     result = run(labelling(finished, min_score=0.6), formats=("coco",))
     assert isinstance(result, PseudolabelResult)
     assert result.written == (Path("run/labels/coco.json"), Path("run/labels/regions.html"))
@@ -53,7 +53,7 @@ def test_labels_as_a_coco_file(finished: Path) -> None:
     assert len(found) > 5
 
 
-def test_pycocotools_reads_it(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_coco_export_loads_in_pycocotools(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from pycocotools.coco import COCO
 
     run(labelling(finished, min_score=0.6), formats=("coco",))
@@ -63,7 +63,7 @@ def test_pycocotools_reads_it(finished: Path, capsys: pytest.CaptureFixture[str]
     assert len(coco.anns) == sum(len(row.get("boxes", ())) for row in rows())
 
 
-def test_a_page_of_the_surest_regions(finished: Path) -> None:
+def test_region_page_shows_most_probable_regions(finished: Path) -> None:
     result = run(labelling(finished, min_score=0.6), formats=("html",), resume=True)
     assert isinstance(result, PseudolabelResult)
     assert result.written == (Path("run/labels/regions.html"),)
@@ -77,13 +77,13 @@ def test_a_page_of_the_surest_regions(finished: Path) -> None:
     assert not Path("run/labels/coco.json").exists()
 
 
-def test_a_photo_that_is_gone_is_left_out_of_the_page(finished: Path) -> None:
+def test_missing_image_is_left_out_of_the_page(finished: Path) -> None:
     Path("photos/0.png").unlink()
     run(labelling(finished, min_score=0.6), formats=("html",), resume=True)
     assert Path("run/labels/regions.html").read_text().count("<section>") == 5
 
 
-def test_only_a_few_images_are_shown(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_region_page_limits(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_exports, "PAGE_IMAGES", 3)
     monkeypatch.setattr(label_exports, "PAGE_REGIONS", 1)
     run(labelling(finished, min_score=0.6), formats=("html",))
@@ -93,13 +93,13 @@ def test_only_a_few_images_are_shown(finished: Path, monkeypatch: pytest.MonkeyP
     ]
 
 
-def test_formats_are_known_by_name(work: Path, toy_teacher: Path) -> None:
+def test_unknown_format_is_refused(work: Path, toy_teacher: Path) -> None:
     with pytest.raises(UsageError, match=r"no format 'cocoo'. Did you mean 'coco'\? Known are coco, html."):
         run(labelling(toy_teacher), formats=("cocoo",))
     assert not Path("run").exists()
 
 
-def test_a_share_writes_no_other_format(work: Path, toy_teacher: Path) -> None:
+def test_partial_run_writes_no_export(work: Path, toy_teacher: Path) -> None:
     result = run(labelling(toy_teacher), formats=("coco",), shard_of="1/2")
     assert isinstance(result, PseudolabelResult)
     assert result.written == ()
@@ -109,20 +109,20 @@ def test_a_share_writes_no_other_format(work: Path, toy_teacher: Path) -> None:
     assert len(whole.written) == 2
 
 
-def test_labels_and_formats_in_one_go(work: Path, toy_teacher: Path) -> None:
+def test_labels_and_exports_in_one_run(work: Path, toy_teacher: Path) -> None:
     result = run(labelling(toy_teacher), formats=("html", "coco", "html"))
     assert isinstance(result, PseudolabelResult)
     assert (result.images, len(result.written)) == (7, 2)
 
 
-def test_labels_with_no_region_at_all(work: Path, toy_teacher: Path) -> None:
+def test_exports_without_regions(work: Path, toy_teacher: Path) -> None:
     run(labelling(toy_teacher, min_score=1), formats=("coco",))
     content = json.loads(Path("run/labels/coco.json").read_text())
     assert (len(content["images"]), content["annotations"], content["categories"]) == (7, [], [])
     assert Path("run/labels/regions.html").read_text().count("0 of 0 labelled regions") == 7
 
 
-def test_the_list_of_failures_has_seen_all_shards(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_list_covers_all_shards(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process may finish a shard while the list is being written."""
     from regionclip_cli.data.region_labels.format import read_manifest
 

@@ -6,29 +6,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, field_serializer
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """One class.
+class ClassRow(BaseModel):
+    """One class of a report; `model_dump(mode="json", exclude_defaults=True)` is its entry in `results.json`.
 
     Attributes:
-        name: Of the class.
-        group: base, novel, rare, ...; "" where classes are not told apart.
-        objects: How many there are on the images.
-        ap: Average precision in 0..100; None where there is no object.
-        ap50: The same at an overlap of 0.5.
-        top1: Share of its objects that were named right, in 0..100; None where boxes were not given.
-        taken_for: What its objects were taken for instead, the most frequent first: names and counts.
+        name: Class name.
+        group: base, novel, rare, ...; "" where classes are not grouped.
+        objects: Number of annotated objects.
+        AP: Average precision in 0..100; None without objects.
+        AP50: The same at IoU 0.5.
+        top1: Accuracy on its ground-truth boxes in 0..100; None where boxes were not given.
+        taken_for: Other names that its objects were given, the most frequent first, with counts.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     name: str
-    group: str
+    group: str = ""
     objects: int
-    ap: float | None
-    ap50: float | None
-    top1: float | None
-    taken_for: tuple[tuple[str, int], ...] = ()
+    AP: float | None = None
+    AP50: float | None = None
+    top1: float | None = None
+    taken_for: dict[str, int]
+
+    @field_serializer("AP", "AP50", "top1")
+    def _round(self, value: float | None) -> float | None:
+        return None if value is None else round(value, 4)
 
 
 @dataclass(frozen=True, eq=False)

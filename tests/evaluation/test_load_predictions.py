@@ -1,4 +1,4 @@
-"""Predictions from files: what `detect` writes in its formats, and COCO's list of results."""
+"""Predictions from files: the formats of `detect`, and COCO result lists."""
 
 from __future__ import annotations
 
@@ -56,27 +56,27 @@ def write_lines(path: Path, lines: list[Any]) -> Path:
     return path
 
 
-def test_both_formats_of_detect_say_the_same(detected: Path, task: Task) -> None:
+def test_jsonl_and_coco_give_the_same_predictions(detected: Path, task: Task) -> None:
     lines = LoadedPredictions(detected / "detections.jsonl", task)
     whole = LoadedPredictions(detected / "coco.json", task)
     for given in (lines, whole):
         assert given.strange_names <= {"kettle"}
         assert (given.strange_images, given.missing) == (0, 0)
-    told = {each.image: each for each in lines.lines()}
-    for line in whole.lines():
+    told = {each.image: each for each in lines.read()}
+    for line in whole.read():
         assert np.allclose(line.boxes, told[line.image].boxes, atol=0.011)
         assert np.array_equal(line.scores, told[line.image].scores)
-        assert np.array_equal(line.names, told[line.image].names)
+        assert np.array_equal(line.labels, told[line.image].labels)
     assert sum(len(line.scores) for line in told.values()) > 20
-    assert compute_metrics(task, lines.lines()).summary["AP"] is not None
+    assert compute_metrics(task, lines.read()).summary["AP"] is not None
 
 
 def test_perfect_predictions_score_100(task: Task, tmp_path: Path) -> None:
     given = LoadedPredictions(write_lines(tmp_path / "p.jsonl", records(task)), task)
-    assert compute_metrics(task, given.lines()).summary["AP"] == pytest.approx(100)
+    assert compute_metrics(task, given.read()).summary["AP"] == pytest.approx(100)
 
 
-def test_a_list_of_results_uses_the_numbers_of_the_set(task: Task, tmp_path: Path, detected: Path) -> None:
+def test_result_list_uses_ids_of_the_annotations(task: Task, tmp_path: Path, detected: Path) -> None:
     results = [
         {
             **{"image_id": image.id, "category_id": task.truth.category_ids[label], "score": 0.5},
@@ -89,17 +89,17 @@ def test_a_list_of_results_uses_the_numbers_of_the_set(task: Task, tmp_path: Pat
     path.write_text(json.dumps([*results[::-1], {**results[0], "image_id": 999}]))
     given = LoadedPredictions(path, task)
     assert given.strange_images == 1
-    assert compute_metrics(task, given.lines()).summary["AP"] == pytest.approx(100)
+    assert compute_metrics(task, given.read()).summary["AP"] == pytest.approx(100)
     with pytest.raises(UsageError, match="numbers images and classes as the run of `detect`") as told:
         LoadedPredictions(detected / "coco_results.json", task)
     assert "coco.json" in told.value.hint
 
 
-def test_images_that_are_not_there_count_as_empty(task: Task, tmp_path: Path) -> None:
+def test_missing_images_count_as_empty(task: Task, tmp_path: Path) -> None:
     some = [*records(task)[:2], {"image": "strange.png", "detections": []}]
     given = LoadedPredictions(write_lines(tmp_path / "p.jsonl", some), task)
     assert (given.missing, given.strange_images) == (3, 1)
-    summary = compute_metrics(task, given.lines()).summary
+    summary = compute_metrics(task, given.read()).summary
     assert 0 < summary["AP"] < 100
     assert summary["images"] == 5
 
@@ -117,26 +117,26 @@ def test_images_in_coco_json_without_a_detection_are_not_missing(task: Task, tmp
     path.write_text(json.dumps(content))
     given = LoadedPredictions(path, task)
     assert (given.missing, given.strange_images) == (2, 1)
-    assert [(line.image, len(line.scores)) for line in given.lines()] == [(1, 1), (2, 0), (3, 0)]
+    assert [(line.image, len(line.scores)) for line in given.read()] == [(1, 1), (2, 0), (3, 0)]
     content["annotations"].clear()
     path.write_text(json.dumps(content))
-    assert compute_metrics(task, LoadedPredictions(path, task).lines()).summary["AP"] == 0
+    assert compute_metrics(task, LoadedPredictions(path, task).read()).summary["AP"] == 0
 
 
-def test_two_files_that_fit_one_image_are_not_mixed(task: Task, tmp_path: Path) -> None:
+def test_ambiguous_file_names_are_refused(task: Task, tmp_path: Path) -> None:
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(as_coco(task, ["a/1.png", "b/1.png"])))
     with pytest.raises(UsageError, match=r"'a/1\.png' and 'b/1\.png' fit the same image"):
         LoadedPredictions(path, task)
 
 
-def test_an_image_is_found_by_the_longest_end_of_its_path(task: Task, tmp_path: Path) -> None:
+def test_image_is_matched_by_longest_path_suffix(task: Task, tmp_path: Path) -> None:
     names = ("a/1.png", "b/1.png", "2.png", "3.png", "4.png")
     columns = replace(task.truth.columns, names=names)
     nested = replace(task, truth=replace(task.truth, columns=columns))
     lines = [{"image": f"x/{name}", "detections": []} for name in names]
     given = LoadedPredictions(write_lines(tmp_path / "p.jsonl", lines), nested)
-    assert [line.image for line in given.lines()] == [1, 2, 3, 4, 5]
+    assert [line.image for line in given.read()] == [1, 2, 3, 4, 5]
     with pytest.raises(UsageError, match=r"'1\.png' fits 2 images"):
         LoadedPredictions(write_lines(tmp_path / "q.jsonl", [{"image": "1.png", "detections": []}]), nested)
 
@@ -163,7 +163,7 @@ def test_an_image_is_found_by_the_longest_end_of_its_path(task: Task, tmp_path: 
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(task: Task, tmp_path: Path, change: Any, sentence: str) -> None:
+def test_wrong_entries_name_their_position(task: Task, tmp_path: Path, change: Any, sentence: str) -> None:
     path = write_lines(tmp_path / "p.jsonl", change(records(task)))
     with pytest.raises(UsageError, match=sentence):
         LoadedPredictions(path, task)
@@ -172,13 +172,13 @@ def test_what_is_wrong_is_told_with_its_place(task: Task, tmp_path: Path, change
 @pytest.mark.parametrize(
     ("name", "text"), [("a.json", "{}"), ("b.json", '{"images": []}'), ("c.json", "cat"), ("d", "")]
 )
-def test_files_of_another_kind_are_refused(task: Task, tmp_path: Path, name: str, text: str) -> None:
+def test_unknown_file_formats_are_refused(task: Task, tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(RegionClipError):
         LoadedPredictions(tmp_path / name, task)
 
 
-def test_a_file_that_is_cut_off_or_absent_is_told(task: Task, tmp_path: Path, detected: Path) -> None:
+def test_truncated_or_missing_file(task: Task, tmp_path: Path, detected: Path) -> None:
     with pytest.raises(MissingError, match="There is no file of predictions"):
         LoadedPredictions(tmp_path / "none.jsonl", task)
     shutil.copy(detected / "detections.jsonl", tmp_path / "cut.jsonl")

@@ -1,4 +1,4 @@
-"""Which names compete, and which classes count."""
+"""Which names compete, and which classes are scored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def split(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_the_names_are_those_of_the_set(truth: DetectionSet) -> None:
+def test_names_are_the_classes_of_the_set(truth: DetectionSet) -> None:
     task = build_task(truth, EvaluateSection())
     assert task.names.labels == truth.classes == ("red", "green", "blue")
     assert task.classes.tolist() == task.columns().tolist() == [0, 1, 2]
@@ -30,7 +30,7 @@ def test_the_names_are_those_of_the_set(truth: DetectionSet) -> None:
     assert task.truth is truth
 
 
-def test_a_split_leaves_out_classes_of_neither_part(truth: DetectionSet, split: str) -> None:
+def test_split_drops_classes_outside_it(truth: DetectionSet, split: str) -> None:
     task = build_task(truth, EvaluateSection(split=split))
     assert task.names.labels == task.truth.classes == ("red", "green")
     assert task.split is not None
@@ -38,7 +38,7 @@ def test_a_split_leaves_out_classes_of_neither_part(truth: DetectionSet, split: 
     assert len(task.truth) == len(truth)  # images without an object of them still count
 
 
-def test_official_scoring_leaves_out_images_without_an_object_of_the_classes(truth: DetectionSet) -> None:
+def test_official_scoring_drops_images_without_objects(truth: DetectionSet) -> None:
     having = sum("blue" in [truth.classes[label] for label in image.labels] for image in truth)
     assert 0 < having < len(truth)
     task = build_task(truth, EvaluateSection(vocabulary="blue", scoring="official"))
@@ -46,7 +46,7 @@ def test_official_scoring_leaves_out_images_without_an_object_of_the_classes(tru
     assert len(build_task(truth, EvaluateSection(vocabulary="blue")).truth) == len(truth)
 
 
-def test_a_vocabulary_may_ask_for_less(truth: DetectionSet, split: str) -> None:
+def test_vocabulary_with_fewer_names(truth: DetectionSet, split: str) -> None:
     task = build_task(truth, EvaluateSection(vocabulary="Green,RED", split=split))
     assert task.names.labels == ("Green", "RED")
     assert task.truth.classes == ("red", "green")
@@ -57,26 +57,26 @@ def test_a_vocabulary_may_ask_for_less(truth: DetectionSet, split: str) -> None:
     assert (novel.split.base, novel.split.novel) == ((), ("red",))
 
 
-def test_a_vocabulary_may_ask_for_more(truth: DetectionSet) -> None:
+def test_vocabulary_with_more_names(truth: DetectionSet) -> None:
     task = build_task(truth, EvaluateSection(vocabulary="kettle,red,blue,green,cat"))
     assert task.truth.classes == truth.classes
     assert task.classes.tolist() == [-1, 0, 2, 1, -1]
     assert task.columns().tolist() == [1, 3, 2]
 
 
-def test_a_vocabulary_without_any_class_is_told_with_near_names(truth: DetectionSet) -> None:
+def test_vocabulary_without_any_class_suggests_names(truth: DetectionSet) -> None:
     with pytest.raises(UsageError, match=r"boxes\.json has no class 'greem'") as told:
         build_task(truth, EvaluateSection(vocabulary="greem"))
     assert "'green'" in told.value.hint
 
 
 @pytest.mark.parametrize("settings", [{"split": "coco-48-71"}, {"split": "nowhere.yaml"}, {"vocabulary": "@cocoa"}])
-def test_what_cannot_be_read_is_told(truth: DetectionSet, settings: dict[str, str]) -> None:
+def test_unreadable_split_or_vocabulary(truth: DetectionSet, settings: dict[str, str]) -> None:
     with pytest.raises(RegionClipError):
         build_task(truth, EvaluateSection(**settings))
 
 
-def test_lvis_counts_300_and_asks_with_synonyms_unless_it_is_official(tmp_path: Path) -> None:
+def test_lvis_defaults(tmp_path: Path) -> None:
     content = {
         "images": [
             {"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}
@@ -104,7 +104,7 @@ def test_lvis_counts_300_and_asks_with_synonyms_unless_it_is_official(tmp_path: 
     assert official.truth.classes == few.classes
 
 
-def test_a_class_that_is_spelt_otherwise_is_not_passed_over_in_silence(truth: DetectionSet) -> None:
+def test_class_spelt_differently_is_warned_about(truth: DetectionSet) -> None:
     labels = split_labels("coco-48-17")
     assert len(labels) == 65
     misspelt = replace(truth, name="my.json", classes=(*(set(labels) - {"umbrella"}), "umbrela"))
@@ -118,7 +118,7 @@ def test_a_class_that_is_spelt_otherwise_is_not_passed_over_in_silence(truth: De
     assert class_name_warnings(whole, EvaluateSection(split="coco-48-17")) == []
 
 
-def test_a_name_of_the_vocabulary_that_looks_like_a_class_is_told(truth: DetectionSet) -> None:
+def test_vocabulary_name_similar_to_a_class_is_warned_about(truth: DetectionSet) -> None:
     [told] = class_name_warnings(truth, EvaluateSection(vocabulary="red,gren,kettle"))
     assert told == "Not every name of the vocabulary is a class of boxes.json. Perhaps 'gren' is 'green' there?"
     assert class_name_warnings(truth, EvaluateSection(vocabulary="Red,kettle,greenhouse")) == []

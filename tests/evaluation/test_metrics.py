@@ -1,4 +1,4 @@
-"""Recall of proposals, against faster-coco-eval on the same boxes."""
+"""Recall of proposals against faster-coco-eval, region accuracy, latency."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
+from regionclip_cli.evaluation.matching import count_hits
 from regionclip_cli.evaluation.metrics import Latency, ProposalRecall, RegionAccuracy
-from regionclip_cli.evaluation.proposal_recall import cover
-from regionclip_cli.evaluation.store import Line
+from regionclip_cli.evaluation.predictions import ImagePrediction
 
 LIMITS = (5, 20, 60)
 NONE = np.zeros(0)
@@ -52,12 +52,12 @@ def library_recall(made: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_recall_is_that_of_the_library(seed: int) -> None:
+def test_recall_equals_faster_coco_eval(seed: int) -> None:
     made = images(seed)
     tally = ProposalRecall(LIMITS)
     for objects, proposals in made:
         none = np.zeros((0, 4), np.float32)
-        line = Line(1, none, NONE, NONE, hits=cover(objects, proposals, LIMITS))
+        line = ImagePrediction(1, none, NONE, NONE, hits=count_hits(objects, proposals, LIMITS))
         tally.add(line, len(objects))
     expected = library_recall(made)
     assert 5 < expected[0] < expected[1] < 100
@@ -65,26 +65,26 @@ def test_recall_is_that_of_the_library(seed: int) -> None:
     assert list(tally.summary()) == ["AR@5", "AR@20", "AR@60"]
 
 
-def test_nothing_to_cover_or_to_cover_with() -> None:
+def test_no_objects_or_no_proposals() -> None:
     box, none = np.array([[0, 0, 9, 9]], np.float32), np.zeros((0, 4), np.float32)
-    assert cover(none, box, LIMITS).sum() == cover(box, none, LIMITS).sum() == 0
-    assert (cover(box, box, LIMITS) == 1).all()
+    assert count_hits(none, box, LIMITS).sum() == count_hits(box, none, LIMITS).sum() == 0
+    assert (count_hits(box, box, LIMITS) == 1).all()
     assert ProposalRecall().summary() == {}
 
 
-def test_naming_is_counted_by_class() -> None:
+def test_region_accuracy_by_class() -> None:
     tally = RegionAccuracy(classes=3, names=4)
     truths, guesses, ranks = np.array([0, 0, 1, 1]), np.array([0, 3, 1, 0]), np.array([0, 1, 0, 7])
-    tally.add(Line(1, NONE, NONE, NONE, truths, guesses, ranks))
+    tally.add(ImagePrediction(1, NONE, NONE, NONE, truths, guesses, ranks))
     assert tally.summary() == {"top1": 50.0, "top5": 75.0, "mean_class_accuracy": 50.0}
     assert tally.summary([1]) == {"top1": 50.0, "top5": 50.0, "mean_class_accuracy": 50.0}
     assert set(tally.summary([2]).values()) == {None}
     assert tally.confusion.tolist() == [[1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0]]
 
 
-def test_time_is_a_median_and_a_rate() -> None:
+def test_latency_median_and_rate() -> None:
     tally = Latency()
     assert set(tally.summary().values()) == {None}
     for seconds in (0.1, 0.2, 0.9):
-        tally.add(Line(1, NONE, NONE, NONE, seconds=seconds))
+        tally.add(ImagePrediction(1, NONE, NONE, NONE, seconds=seconds))
     assert tally.summary() == {"seconds_per_image": 0.2, "images_per_second": pytest.approx(3 / 1.2)}

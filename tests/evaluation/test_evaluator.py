@@ -1,4 +1,4 @@
-"""A detector is measured as it is, and left as it was."""
+"""Evaluation of a detector in memory; the detector is restored afterwards."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from regionclip_cli.data.pixels import decode
 from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.evaluation.evaluator import measure
 from regionclip_cli.evaluation.inference_config import choose_inference_config
-from regionclip_cli.evaluation.scores import score_detections
-from regionclip_cli.evaluation.store import read_lines
+from regionclip_cli.evaluation.metrics import score_detections
+from regionclip_cli.evaluation.predictions import ImagePrediction, read_predictions
 from regionclip_cli.evaluation.task import build_task
 from regionclip_cli.inference.detector import Detector
 from regionclip_cli.recipe.schema import EvaluateSection
@@ -32,7 +32,7 @@ def pixels_of(image: Any) -> np.ndarray:
     return decode(image.read(), image.name)
 
 
-def test_known_boxes_are_named_as_the_detector_embeds_them(loaded: Any, truth: DetectionSet, toy_path: Path) -> None:
+def test_ground_truth_boxes_match_region_embeddings(loaded: Any, truth: DetectionSet, toy_path: Path) -> None:
     model, card, text = loaded
     measured = measure(model, truth, KNOWN, text=text, card=card)
     detector = Detector(toy_path, device="cpu")
@@ -51,18 +51,20 @@ def test_known_boxes_are_named_as_the_detector_embeds_them(loaded: Any, truth: D
     assert 0 < right < count
     assert measured.summary["top1"] == pytest.approx(100 * right / count)
     assert measured.summary["top5"] == 100
-    expected = score_detections(truth, ((key, *value) for key, value in found.items())).summary()
+    expected = score_detections(truth, (ImagePrediction(key, *value) for key, value in found.items())).summary()
     assert {key: measured.summary[key] for key in expected} == pytest.approx(expected, abs=1e-3)
     assert (measured.summary["images"], measured.summary["objects"]) == (len(truth), count)
     assert measured.summary["seconds_per_image"] > 0
 
 
-def test_found_boxes_are_those_that_detect_finds(loaded: Any, truth: DetectionSet, toy_path: Path) -> None:
+def test_detections_equal_those_of_the_detector(loaded: Any, truth: DetectionSet, toy_path: Path) -> None:
     model, card, text = loaded
     measured = measure(model, truth, FOUND, text=text, card=card)
     detector = Detector(toy_path, device="cpu").set_classes(truth.classes)
     found = [(image.id, detector.detect(pixels_of(image), conf=0.001)) for image in truth]
-    expected = score_detections(truth, ((number, each.boxes, each.scores, each.ids) for number, each in found))
+    expected = score_detections(
+        truth, (ImagePrediction(number, each.boxes, each.scores, each.ids) for number, each in found)
+    )
     assert measured.scores is not None
     assert np.array_equal(measured.scores.curves.precision, expected.curves.precision)
     assert {key: measured.summary[key] for key in expected.summary()} == expected.summary()
@@ -70,7 +72,7 @@ def test_found_boxes_are_those_that_detect_finds(loaded: Any, truth: DetectionSe
     assert "top1" not in measured.summary
 
 
-def test_crops_are_named_as_pictures(loaded: Any, truth: DetectionSet) -> None:
+def test_crops_are_encoded_as_images(loaded: Any, truth: DetectionSet) -> None:
     model, card, text = loaded
     measured = measure(model, truth, KNOWN.model_copy(update={"crops": True}), text=text, card=card)
     names = torch.nn.functional.normalize(text.encode(truth.classes), dim=-1)
@@ -86,7 +88,7 @@ def test_crops_are_named_as_pictures(loaded: Any, truth: DetectionSet) -> None:
     assert found.summary["AP"] is not None
 
 
-def test_boxes_of_a_file_are_named(loaded: Any, truth: DetectionSet) -> None:
+def test_boxes_from_a_file(loaded: Any, truth: DetectionSet) -> None:
     model, card, text = loaded
     boxes = BoxFile(Path("boxes.json"), {image.name: GivenBoxes(image.boxes) for image in truth})
     settings = EvaluateSection(boxes="boxes.json")
@@ -98,7 +100,7 @@ def test_boxes_of_a_file_are_named(loaded: Any, truth: DetectionSet) -> None:
     assert not isinstance(model.proposals, GivenSource)
 
 
-def test_the_detector_is_as_it_was(loaded: Any, truth: DetectionSet) -> None:
+def test_detector_is_restored(loaded: Any, truth: DetectionSet) -> None:
     model, card, text = loaded
     model.set_concepts(torch.randn(4, 16), torch.tensor([0, 1, 1, 2]), 2)
     model.set_scoring({"conf": 0.3, "max_proposals": 7})
@@ -116,13 +118,13 @@ def test_the_detector_is_as_it_was(loaded: Any, truth: DetectionSet) -> None:
     assert not model.proposals._forward_hooks
 
 
-def test_it_is_as_it_was_after_an_error_too(loaded: Any, truth: DetectionSet) -> None:
+def test_detector_is_restored_after_an_error(loaded: Any, truth: DetectionSet) -> None:
     class Stop(Exception):
         pass
 
     class Progress:
         def advance(self, done: int = 1) -> None:
-            if self.task == "Measuring":
+            if self.task == "Evaluating":
                 raise Stop
 
         def start(self, task: str, total: int | None, unit: str) -> None:
@@ -141,18 +143,18 @@ def test_it_is_as_it_was_after_an_error_too(loaded: Any, truth: DetectionSet) ->
     assert model.classifier.num_classes == 1
 
 
-def test_a_detector_without_words_keeps_its_own(loaded: Any, truth: DetectionSet) -> None:
+def test_detector_without_text_encoder_keeps_its_classes(loaded: Any, truth: DetectionSet) -> None:
     model, card, text = loaded
     model.set_concepts(text.encode(truth.classes))
     told = measure(model, truth, KNOWN, text=text, card=card).summary
     own = measure(model, truth, KNOWN, card=card).summary
     assert own["AP"] == told["AP"]
     model.set_concepts(text.encode(truth.classes[:2]))
-    with pytest.raises(UsageError, match=r"tells 2 classes apart, and boxes\.json asks for 3"):
+    with pytest.raises(UsageError, match=r"boxes\.json"):
         measure(model, truth, KNOWN, card=card)
 
 
-def test_nothing_to_find_boxes_with_is_told(loaded: Any, truth: DetectionSet) -> None:
+def test_missing_proposal_network_is_an_error(loaded: Any, truth: DetectionSet) -> None:
     model, card, text = loaded
     model.proposals = GivenSource()
     with pytest.raises(MissingError, match="no proposal network") as told:
@@ -161,7 +163,7 @@ def test_nothing_to_find_boxes_with_is_told(loaded: Any, truth: DetectionSet) ->
     assert measure(model, truth, KNOWN, text=text, card=card).summary["AP"] is not None
 
 
-def test_names_that_only_compete_take_their_share(loaded: Any, truth: DetectionSet) -> None:
+def test_extra_names_compete_with_classes(loaded: Any, truth: DetectionSet) -> None:
     model, card, text = loaded
     plain = measure(model, truth, KNOWN, text=text, card=card)
     wide = measure(
@@ -175,12 +177,12 @@ def test_names_that_only_compete_take_their_share(loaded: Any, truth: DetectionS
     assert only.task.truth.classes == ("red",)
 
 
-def test_batches_change_nothing_but_rounding(loaded: Any, truth: DetectionSet, tmp_path: Path) -> None:
+def test_batch_size_changes_only_rounding(loaded: Any, truth: DetectionSet, tmp_path: Path) -> None:
     model, card, text = loaded
     for batch in (1, 3):
         settings = KNOWN.model_copy(update={"batch": batch})
         measure(model, truth, settings, text=text, card=card, folder=tmp_path / str(batch))
-    one, three = ({line.image: line for line in read_lines(tmp_path / each)} for each in ("1", "3"))
+    one, three = ({line.image: line for line in read_predictions(tmp_path / each)} for each in ("1", "3"))
     assert one.keys() == three.keys() == truth.places_by_id.keys()
     for image, line in one.items():
         assert np.allclose(line.scores, three[image].scores, atol=1e-4)
@@ -197,7 +199,7 @@ def test_batches_change_nothing_but_rounding(loaded: Any, truth: DetectionSet, t
         ("proposals", "lvis", True, ("logit", 0.02, "gaussian", 0.7, 1000, 300)),
     ],
 )
-def test_official_settings_are_those_of_the_paper(
+def test_official_settings_equal_the_paper(
     truth: DetectionSet, boxes: str, style: Any, refines: bool, expected: tuple
 ) -> None:
     settings = EvaluateSection(boxes=boxes, scoring="official")
