@@ -1,4 +1,4 @@
-"""Installed packages for tests: what an installer leaves behind, written by hand, so that no test needs a network."""
+"""Installed packages for tests: the files an installer leaves behind, written without an installer or a network."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ def install(
 
 def install_example(site: Path, name: str) -> Path:
     """Install one of the example plugins as its pyproject.toml describes it."""
-    folder = EXAMPLES / name
-    project = tomllib.loads((folder / "pyproject.toml").read_text())
-    for module in project["tool"]["hatch"]["build"]["targets"]["wheel"]["include"]:
-        shutil.copy(folder / module, site / module)
+    return install_folder(site, EXAMPLES / name)
+
+
+def install_folder(site: Path, folder: Path) -> Path:
+    """Install the modules of a folder as its pyproject.toml describes them."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    for module in folder.glob("*.py"):
+        shutil.copy(module, site / module.name)
     described = project["project"]
     return _describe(site, described["name"], described["version"], described["entry-points"])
 
