@@ -12,6 +12,10 @@ import pytest
 # A shell starts background jobs with Ctrl-C ignored, and processes inherit that; the tests of Ctrl-C need it heard.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores already; threads of their own would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def _files(folder: Path) -> set[tuple[str, int]]:
     """Return the path and modification time of every file below `folder`."""
