@@ -16,6 +16,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 import typer
 
 from regionclip_cli import __version__
+from regionclip_cli.commands.completion import bash_words
 from regionclip_cli.console import Console, report
 from regionclip_cli.errors import ExitCode, RegionClipError
 
@@ -109,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stderr = sys.stderr or io.StringIO()
     console = Console()
     try:
-        code = _run(words, console)
+        with bash_words(os.environ):
+            code = _run(words, console)
         console.stdout.flush()
         return code
     except BrokenPipeError:

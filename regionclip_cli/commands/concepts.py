@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from regionclip_cli.commands import completion
 from regionclip_cli.commands.recipe_arguments import (
     DeviceOption,
     DryRunFlag,
@@ -39,19 +40,28 @@ def _flag(field: str, *names: str, panel: str = POOL, **more: Any) -> Any:
 
 def concepts(
     ctx: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="RECIPE|KEY=VALUE", help=WORDS_HELP)] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RECIPE|KEY=VALUE", help=WORDS_HELP, autocompletion=completion.recipe_then_overrides),
+    ] = None,
     captions: Annotated[list[str] | None, typer.Option("--captions", metavar="FILE", help=CAPTIONS_HELP)] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help=OUT_HELP)] = None,
     parser: Annotated[Literal["hanta", "spacy"] | None, _flag("parser", "--parser")] = None,
     min_count: Annotated[int | None, _flag("min_count", "--min-count")] = None,
     max_concepts: Annotated[int | None, _flag("max_concepts", "--max-concepts")] = None,
-    add: Annotated[str | None, _flag("add", "--add", metavar="NAMES")] = None,
-    drop: Annotated[str | None, _flag("drop", "--drop", metavar="NAMES")] = None,
+    add: Annotated[str | None, _flag("add", "--add", metavar="NAMES", autocompletion=completion.class_lists)] = None,
+    drop: Annotated[str | None, _flag("drop", "--drop", metavar="NAMES", autocompletion=completion.class_lists)] = None,
     names_only: Annotated[bool, _flag("names_only", "--names-only", metavar="")] = False,
     templates: Annotated[str | None, _flag("templates", "--templates", panel=WORK)] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Model whose text encoder embeds the concepts.", rich_help_panel=WORK),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model whose text encoder embeds the concepts.",
+            rich_help_panel=WORK,
+            autocompletion=completion.installed_models,
+        ),
     ] = None,
     workers: Annotated[int | None, _flag("workers", "--workers", panel=WORK)] = None,
     device: DeviceOption = None,

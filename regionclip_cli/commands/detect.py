@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from regionclip_cli.commands import completion
 from regionclip_cli.console import Console
 from regionclip_cli.errors import ExitCode
 from regionclip_cli.recipe import fields
@@ -28,8 +29,10 @@ WHAT, SCORES, WORK, OUTPUT = "Classes and boxes", "Filtering", "Model and proces
 def detect(
     ctx: typer.Context,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help=fields.describe(DetectSettings, "inputs"))],
-    classes: Annotated[str | None, _flag("classes", "--classes", "-c", panel=WHAT)] = None,
-    distractors: Annotated[str, _flag("distractors", "--not", panel=WHAT)] = "",
+    classes: Annotated[
+        str | None, _flag("classes", "--classes", "-c", panel=WHAT, autocompletion=completion.class_lists)
+    ] = None,
+    distractors: Annotated[str, _flag("distractors", "--not", panel=WHAT, autocompletion=completion.class_lists)] = "",
     concepts: Annotated[Path | None, _flag("concepts", "--concepts", panel=WHAT)] = None,
     boxes: Annotated[Path | None, _flag("boxes", "--boxes", panel=WHAT)] = None,
     conf: Annotated[float | None, _flag("conf", "--conf", panel=SCORES)] = _default("conf"),
@@ -39,17 +42,25 @@ def detect(
     scoring: Annotated[Literal["default", "official"], _flag("scoring", "--scoring", panel=SCORES)] = _default(
         "scoring"
     ),
-    model: Annotated[str, _flag("model", "--model", "-m", panel=WORK)] = _default("model"),
-    proposals: Annotated[str | None, _flag("proposals", "--proposals", panel=WORK)] = _default("proposals"),
+    model: Annotated[
+        str, _flag("model", "--model", "-m", panel=WORK, autocompletion=completion.installed_models)
+    ] = _default("model"),
+    proposals: Annotated[
+        str | None, _flag("proposals", "--proposals", panel=WORK, autocompletion=completion.installed_models)
+    ] = _default("proposals"),
     short_side: Annotated[int | None, _flag("short_side", "--short-side", panel=WORK)] = _default("short_side"),
-    device: Annotated[str, _flag("device", "--device", panel=WORK)] = _default("device"),
+    device: Annotated[str, _flag("device", "--device", panel=WORK, autocompletion=completion.devices)] = _default(
+        "device"
+    ),
     dtype: Annotated[Literal["auto", "fp32", "bf16"], _flag("dtype", "--dtype", panel=WORK)] = _default("dtype"),
     batch: Annotated[int, _flag("batch", "--batch", panel=WORK)] = _default("batch"),
     recursive: Annotated[bool, _flag("recursive", "--recursive", "-r", metavar="", panel=WORK)] = _default("recursive"),
     max_pixels: Annotated[int, _flag("max_pixels", "--max-pixels", panel=WORK)] = _default("max_pixels"),
     strict: Annotated[bool, _flag("strict", "--strict", metavar="", panel=WORK)] = _default("strict"),
     out: Annotated[Path | None, _flag("out", "--out", "-o", panel=OUTPUT)] = None,
-    formats: Annotated[str, _flag("formats", "--format", "-f", panel=OUTPUT)] = ",".join(_default("formats")),
+    formats: Annotated[
+        str, _flag("formats", "--format", "-f", panel=OUTPUT, autocompletion=completion.formats)
+    ] = ",".join(_default("formats")),
     json_lines: Annotated[bool, _flag("json_lines", "--json", metavar="", panel=OUTPUT)] = _default("json_lines"),
     resume: Annotated[bool, _flag("resume", "--resume", metavar="", panel=OUTPUT)] = _default("resume"),
 ) -> ExitCode:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from regionclip_cli.commands import completion
 from regionclip_cli.commands.recipe_arguments import (
     DeviceOption,
     DryRunFlag,
@@ -39,16 +40,24 @@ def evaluate(
     ctx: typer.Context,
     recipe: OptionalRecipeArgument = None,
     overrides: OverridesArgument = None,
-    dataset: Annotated[str | None, _flag("dataset", "--dataset", "-d", panel=SET)] = None,
+    dataset: Annotated[
+        str | None, _flag("dataset", "--dataset", "-d", panel=SET, autocompletion=completion.datasets)
+    ] = None,
     annotations: Annotated[str | None, _flag("annotations", "--annotations", "-a", panel=SET)] = None,
     images: Annotated[str | None, _flag("images", "--images", "-i", panel=SET)] = None,
-    split: Annotated[str | None, _flag("split", "--split", panel=SET)] = None,
-    vocabulary: Annotated[str | None, _flag("vocabulary", "--vocabulary", panel=SET)] = None,
+    split: Annotated[str | None, _flag("split", "--split", panel=SET, autocompletion=completion.splits)] = None,
+    vocabulary: Annotated[
+        str | None, _flag("vocabulary", "--vocabulary", panel=SET, autocompletion=completion.class_lists)
+    ] = None,
     limit: Annotated[int | None, _flag("limit", "--limit", panel=SET)] = None,
     lenient: Annotated[bool | None, _flag("lenient", "--lenient", metavar="", panel=SET)] = None,
-    model: Annotated[str | None, _flag("model", "--model", "-m", panel=MODEL)] = None,
-    proposals: Annotated[str | None, _flag("proposals_from", "--proposals", panel=MODEL)] = None,
-    boxes: Annotated[str | None, _flag("boxes", "--boxes", panel=MODEL)] = None,
+    model: Annotated[
+        str | None, _flag("model", "--model", "-m", panel=MODEL, autocompletion=completion.installed_models)
+    ] = None,
+    proposals: Annotated[
+        str | None, _flag("proposals_from", "--proposals", panel=MODEL, autocompletion=completion.installed_models)
+    ] = None,
+    boxes: Annotated[str | None, _flag("boxes", "--boxes", panel=MODEL, autocompletion=completion.box_sources)] = None,
     scoring: Annotated[Literal["default", "official"] | None, _flag("scoring", "--scoring", panel=MODEL)] = None,
     crops: Annotated[bool | None, _flag("crops", "--crops", metavar="", panel=MODEL)] = None,
     predictions: Annotated[str | None, _flag("predictions", "--predictions", panel=MODEL)] = None,

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from regionclip_cli.commands import completion
 from regionclip_cli.console import Console
+from regionclip_cli.environment import spell_bytes
+from regionclip_cli.errors import ExitCode
 
 if TYPE_CHECKING:
     from regionclip_cli.stages.models import Added
@@ -15,10 +18,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, download, import and export models.", no_args_is_help=True, rich_markup_mode="rich")
 
 STATES = {
-    "package": "ready, in the package",
-    "here": "ready",
-    "get": "models get",
-    "hand": "by hand",
+    "package": "included",
+    "here": "installed",
+    "get": "download",
+    "hand": "manual",
     "damaged": "damaged",
 }
 
@@ -33,8 +36,9 @@ def list_models(
 ) -> None:
     """List installed and available models.
 
-    States: ready; download (with `models get NAME`); manual (download the
-    file yourself, then `models add`); damaged.
+    States: included in the package; installed; download (with `models get`);
+    manual (download the file yourself and import it with `models add`);
+    damaged. --json adds the kind, licence and path.
 
     [bold]Examples:[/bold]
       regionclip models ls
@@ -49,18 +53,20 @@ def list_models(
             console.json({**vars(row), "path": str(row.path) if row.path else None})
         return
     console.table(
-        ("name", "kind", "state", "licence", "size", "what"),
-        [
-            (row.name, row.kind, STATES[row.state], row.licence or "not stated", _size(row.size), row.summary)
-            for row in found
-        ],
+        ("name", "state", "size", "description"),
+        [(row.name, STATES[row.state], _size(row.size), row.summary or row.kind) for row in found],
     )
 
 
 @app.command()
 def get(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Model name from `models ls`.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Model name from `models ls`.", autocompletion=completion.downloadable_models
+        ),
+    ],
     half: Half = False,
     force: Force = False,
 ) -> None:
@@ -85,15 +91,30 @@ def get(
 @app.command()
 def add(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name for the model.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name for the model.", autocompletion=completion.known_models)
+    ],
     file: Annotated[str, typer.Argument(metavar="FILE", help="Weights file, or its https:// URL.")],
     text_from: Annotated[
-        str | None, typer.Option(help="Model that provides the text encoder, for detectors without one.")
+        str | None,
+        typer.Option(
+            help="Model that provides the text encoder, for detectors without one.",
+            autocompletion=completion.installed_models,
+        ),
     ] = None,
     names: Annotated[
-        str | None, typer.Option(help="Names for a file of concept embeddings: @lvis, @coco-65, a file or a list.")
+        str | None,
+        typer.Option(
+            help="Names for a file of concept embeddings: @lvis, @coco-65, a file or a list.",
+            autocompletion=completion.class_lists,
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model whose text encoder produced the concept embeddings.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model whose text encoder produced the concept embeddings.", autocompletion=completion.installed_models
+        ),
+    ] = None,
     gelu: Annotated[
         bool, typer.Option("--gelu", metavar="", help="The CLIP weights use GELU instead of OpenAI's QuickGELU.")
     ] = False,
@@ -137,7 +158,9 @@ def add(
 @app.command()
 def where(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Model name.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Model name.", autocompletion=completion.installed_models)
+    ],
 ) -> None:
     """Print the path of a model file.
 
@@ -155,7 +178,9 @@ def where(
 @app.command()
 def export(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Model name or file.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Model name or file.", autocompletion=completion.installed_models)
+    ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Output file: .safetensors, .pt, .pth or .bin.")],
     force: Force = False,
 ) -> None:
@@ -173,6 +198,58 @@ def export(
     ctx.ensure_object(Console).note(f"{count} tensors written to {file}")
 
 
+@app.command("rm")
+def remove_models(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME", help="Installed models.", autocompletion=completion.removable_models),
+    ],
+) -> None:
+    """Remove installed models.
+
+    Deletes the model files from the cache folder. The included model cannot
+    be removed.
+
+    [bold]Examples:[/bold]
+      regionclip models rm clip-rn50
+      regionclip models rm regionclip-rn50 rpn-lvis-866
+    """
+    from regionclip_cli.stages.models import remove
+
+    console = ctx.ensure_object(Console)
+    for removed in remove(names):
+        console.note(f"Removed {removed.path} ({_size(removed.size)}).")
+
+
+@app.command("prune")
+def prune_cache(
+    ctx: typer.Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", metavar="", help="List the files without deleting them.")
+    ] = False,
+) -> ExitCode:
+    """Delete temporary and cached files, but no models.
+
+    Deletes interrupted downloads, cached text embeddings and indexes of
+    caption files from the cache folder. They are created again when needed.
+
+    [bold]Examples:[/bold]
+      regionclip models prune --dry-run
+      regionclip models prune
+    """
+    from regionclip_cli.stages.models import prune
+
+    console = ctx.ensure_object(Console)
+    result = prune(dry_run=dry_run)
+    for file in result.files:
+        console.line(str(file.path))
+    for path in result.failed:
+        console.warn(f"{path} could not be deleted.")
+    console.note(f"{'Would free' if dry_run else 'Freed'} {_size(sum(file.size for file in result.files))}.")
+    return ExitCode.SOME_FAILED if result.failed else ExitCode.OK
+
+
 def _tell(console: Console, result: Added) -> None:
     """Print what was imported: the path on stdout, the rest on stderr."""
     what = f"{result.recognised}, {result.backbone}" if result.backbone else result.recognised
@@ -184,4 +261,4 @@ def _tell(console: Console, result: Added) -> None:
 
 
 def _size(count: int | None) -> str:
-    return "" if count is None else f"{count / 1e6:.1f} MB"
+    return "" if count is None else spell_bytes(count)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from regionclip_cli.commands import completion
 from regionclip_cli.commands.recipe_arguments import (
     DeviceOption,
     DryRunFlag,
@@ -30,7 +31,9 @@ def pseudolabel(
     resume: ResumeFlag = False,
     dry_run: DryRunFlag = False,
     shard_of: Annotated[str | None, typer.Option("--shard-of", metavar="I/N", help=SHARD_HELP)] = None,
-    formats: Annotated[str, typer.Option("--format", "-f", metavar="NAMES", help=FORMAT_HELP)] = "",
+    formats: Annotated[
+        str, typer.Option("--format", "-f", metavar="NAMES", help=FORMAT_HELP, autocompletion=completion.label_formats)
+    ] = "",
     device: DeviceOption = None,
     as_json: JsonFlag = False,
 ) -> ExitCode:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from regionclip_cli.commands import completion
 from regionclip_cli.console import Console
 from regionclip_cli.errors import UsageError
 from regionclip_cli.recipe.loader import load_recipe
@@ -15,11 +16,16 @@ from regionclip_cli.recipe.schema import Recipe
 from regionclip_cli.runs.log import LoggedProgress
 
 RECIPE_HELP = "Recipe file, or a name listed by `regionclip recipes ls`."
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)]
-OptionalRecipeArgument = Annotated[str | None, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)]
+_RECIPE = typer.Argument(metavar="RECIPE", help=RECIPE_HELP, autocompletion=completion.recipes)
+RecipeArgument = Annotated[str, _RECIPE]
+OptionalRecipeArgument = Annotated[str | None, _RECIPE]
 OverridesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. pretrain.steps=100 (see `regionclip recipes explain`)."),
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Overrides, e.g. pretrain.steps=100 (see `regionclip recipes explain`).",
+        autocompletion=completion.overrides,
+    ),
 ]
 ResumeFlag = Annotated[bool, typer.Option("--resume", metavar="", help="Continue an interrupted run.")]
 DryRunFlag = Annotated[
@@ -28,7 +34,12 @@ DryRunFlag = Annotated[
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", metavar="", help="Print the result to stdout as JSON.")]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps (default: set in the recipe).")
+    str | None,
+    typer.Option(
+        "--device",
+        help="auto, cpu, cuda, cuda:1 or mps (default: set in the recipe).",
+        autocompletion=completion.devices,
+    ),
 ]
 
 

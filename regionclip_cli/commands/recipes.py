@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from regionclip_cli.commands import completion
 from regionclip_cli.commands.recipe_arguments import (
     DeviceOption,
     DryRunFlag,
@@ -78,7 +79,9 @@ def show(
 @app.command()
 def check(
     ctx: typer.Context,
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE", help="Recipe files or names.")],
+    recipes: Annotated[
+        list[str], typer.Argument(metavar="RECIPE", help="Recipe files or names.", autocompletion=completion.recipes)
+    ],
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object per recipe.")] = False,
 ) -> ExitCode:
     """Validate recipes and report all problems with file and line.
@@ -124,7 +127,12 @@ def check(
 def explain(
     ctx: typer.Context,
     section: Annotated[
-        str, typer.Argument(metavar="SECTION", help="Section or setting, e.g. pretrain, data.captions or pretrain.lr.")
+        str,
+        typer.Argument(
+            metavar="SECTION",
+            help="Section or setting, e.g. pretrain, data.captions or pretrain.lr.",
+            autocompletion=completion.settings,
+        ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object per setting.")] = False,
 ) -> None:

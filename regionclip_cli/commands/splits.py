@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from regionclip_cli.commands import completion
 from regionclip_cli.console import Console
 
 app = typer.Typer(
@@ -49,7 +50,11 @@ def cut_files(
     ctx: typer.Context,
     split: Annotated[
         str,
-        typer.Argument(metavar="SPLIT", help="Name from `splits ls`, or a .yaml or .json file with base and novel."),
+        typer.Argument(
+            metavar="SPLIT",
+            help="Name from `splits ls`, or a .yaml or .json file with base and novel.",
+            autocompletion=completion.splits,
+        ),
     ],
     annotations: Annotated[list[Path], typer.Option(help="COCO annotation file; can be repeated.")],
     out: Annotated[Path, typer.Option(help="Output folder.")],

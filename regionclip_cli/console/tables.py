@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 GAP = "  "
+MAX_WHOLE = 28
+"""Columns up to this width are not wrapped on a terminal, where the others have room."""
+MIN_WRAPPED = 24
+"""Width that must remain for the wrapped columns."""
 
 
 def write_table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -33,12 +37,17 @@ def _write_fitted(stream: TextIO, columns: Sequence[str], cells: Sequence[Sequen
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
-    for column in table.columns:
+    console = RichConsole(file=stream)
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    widths = [max(len(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
+    short = [width if width <= MAX_WHOLE else 0 for width in widths]
+    keep_whole = sum(short) + len(GAP) * len(columns) <= console.width - MIN_WRAPPED
+    for column, width in zip(table.columns, short, strict=True):
         column.overflow = "fold"
+        column.no_wrap = keep_whole and width > 0
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    RichConsole(file=stream).print(table)
+    console.print(table)
 
 
 def _write_plain(stream: TextIO, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:

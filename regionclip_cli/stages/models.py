@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +18,7 @@ from regionclip_cli.hub.catalog import CatalogEntry, catalog
 from regionclip_cli.hub.download import fetch_from_hub, fetch_url
 from regionclip_cli.hub.model_card import ModelCard, read_card
 from regionclip_cli.hub.model_file import write_model
-from regionclip_cli.hub.paths import cache_dir
+from regionclip_cli.hub.paths import cache_dir, models_dir, text_cache_dir
 from regionclip_cli.hub.store import Installed, installed, place_for, resolve
 from regionclip_cli.runs.progress import Progress, Silent
 
@@ -181,7 +185,7 @@ def _check_sum(path: Path, sha256: str | None) -> None:
         raise UsageError(f"{path} has the checksum {found}, not the one given.", "Is the file whole?")
 
 
-__all__ = ["Added", "ModelRow", "add", "export", "get", "list_models", "where"]
+__all__ = ["Added", "ModelRow", "Pruned", "add", "export", "get", "list_models", "prune", "remove", "where"]
 
 State = Literal["package", "here", "get", "hand", "damaged"]
 
@@ -273,6 +277,83 @@ def export(name: str, file: Path, *, force: bool = False) -> int:
     if file.exists() and not force:
         raise OutputError(f"{file} is there already.", "--force replaces it.")
     return export_open_clip(path, file)
+
+
+@dataclass(frozen=True)
+class CacheFile:
+    """A file in the cache folder and its size in bytes."""
+
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Files that were deleted (or would be), and those that could not be."""
+
+    files: tuple[CacheFile, ...]
+    failed: tuple[Path, ...]
+
+
+def remove(names: Sequence[str]) -> list[CacheFile]:
+    """Delete installed models. Nothing is deleted if one of the names is wrong.
+
+    Raises:
+        MissingError: A model is not installed.
+        OutputError: A file cannot be deleted.
+        UsageError: A model is part of the package.
+    """
+    here = {item.name: item for item in installed()}
+    for name in names:
+        if name not in here:
+            removable = [item.name for item in here.values() if not item.packaged]
+            hint = did_you_mean(name, removable) or "`regionclip models ls` lists the installed models."
+            raise MissingError(f"The model {name!r} is not installed.", hint)
+        if here[name].packaged:
+            raise UsageError(f"The model {name!r} is part of the package and cannot be removed.")
+    removed = []
+    for item in (here[name] for name in dict.fromkeys(names)):
+        try:
+            item.path.unlink(missing_ok=True)
+        except OSError as err:
+            raise OutputError(f"{item.path} cannot be deleted: {err.strerror or err}.") from err
+        removed.append(CacheFile(item.path, item.size))
+    return removed
+
+
+def prune(*, dry_run: bool = False, min_age_s: float = 3600) -> Pruned:
+    """Delete everything in the cache folder that is created again when needed: all but the models.
+
+    Args:
+        dry_run: List the files without deleting them.
+        min_age_s: Keep temporary files that were changed less than this many seconds ago; another process may be
+            writing them.
+    """
+    files, failed = [], []
+    for path in _prunable(time.time() - min_age_s):
+        try:
+            size = path.stat().st_size
+            if not dry_run:
+                path.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            failed.append(path)
+        else:
+            files.append(CacheFile(path, size))
+    return Pruned(tuple(files), tuple(failed))
+
+
+def _prunable(before: float) -> Iterator[Path]:
+    """Yield caches, and temporary files last changed before a time in seconds since the epoch."""
+    for folder in (text_cache_dir(), cache_dir() / "indexes"):
+        yield from sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    temporary = [*(cache_dir() / "downloads").rglob("*"), *models_dir().glob(".*"), *models_dir().glob("tmp*")]
+    for path in sorted(temporary):
+        with suppress(FileNotFoundError):
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode) and status.st_mtime < before:
+                yield path
 
 
 def _row_here(item: Installed, entry: CatalogEntry | None) -> ModelRow:

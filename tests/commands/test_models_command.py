@@ -1,7 +1,10 @@
 import hashlib
+import io
 import json
+import os
 import re
 import shlex
+import sys
 
 import checkpoint_toys
 import open_clip
@@ -48,17 +51,62 @@ def run(capsys, *words):
     return code, out, err
 
 
-def test_ls_shows_what_is_here_and_what_can_be_had(capsys, clip_file):
+def test_ls_shows_installed_and_available_models(capsys, clip_file):
     assert run(capsys, "add", "mine", "toy.pt")[0] == 0
     code, out, err = run(capsys, "ls")
     assert (code, err) == (0, "")
     lines = {line.split()[0]: line for line in out.splitlines()}
-    assert "ready" in lines["mine"]
-    assert "in the package" in lines["regionclip-tiny"]
-    assert "models get" in lines["clip-rn50"]
-    assert "MIT" in lines["clip-rn50"]
-    assert "by hand" in lines["rpn-lvis-866"]
-    assert "not stated" in lines["rpn-lvis-866"]
+    expected = {"mine": "here", "regionclip-tiny": "package", "clip-rn50": "get", "rpn-lvis-866": "hand"}
+    assert {name: lines[name].split()[1] for name in expected} == {
+        name: command.STATES[state] for name, state in expected.items()
+    }
+
+
+def test_ls_is_readable_at_80_columns(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert main(["models", "ls"]) == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", sys.stdout.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 80
+    words = {word for line in lines for word in line.split()}
+    assert words >= {"regionclip-tiny", "concepts-lvis-1203-rn50x4", *map(str, command.STATES.values())} - {
+        command.STATES["here"],
+        command.STATES["damaged"],
+    }
+
+
+def test_rm_deletes_models(capsys, clip_file):
+    assert run(capsys, "add", "mine", "toy.pt")[0] == 0
+    assert run(capsys, "add", "other", "toy.pt")[0] == 0
+    assert run(capsys, "rm", "mine", "missing")[0] == 5
+    assert run(capsys, "rm", "mine", "regionclip-tiny")[0] == 2
+    assert len(list(models_dir().iterdir())) == 2
+    code, out, err = run(capsys, "rm", "mine")
+    assert (code, out) == (0, "")
+    assert "mine.safetensors" in err
+    assert [path.name for path in models_dir().iterdir()] == ["other.safetensors"]
+
+
+def test_prune_keeps_models_and_recent_downloads(capsys, clip_file):
+    assert run(capsys, "add", "mine", "toy.pt")[0] == 0
+    cache = models_dir().parent
+    stale = [cache / "downloads" / "old.pth", cache / "text" / "a.sqlite3", cache / "indexes" / "b.npz"]
+    fresh = cache / "downloads" / "new.pth"
+    for path in (*stale, fresh):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"0" * 1000)
+    os.utime(stale[0], (0, 0))
+    code, out, _ = run(capsys, "prune", "--dry-run")
+    assert code == 0
+    assert sorted(out.splitlines()) == sorted(map(str, stale))
+    assert all(path.exists() for path in stale)
+    assert run(capsys, "prune")[0] == 0
+    assert [path.exists() for path in (*stale, fresh)] == [False, False, False, True]
+    assert (models_dir() / "mine.safetensors").exists()
 
 
 def test_ls_json(capsys):
@@ -75,7 +123,7 @@ def test_ls_json(capsys):
     assert "safetensors" in rows["broken"]["summary"]
 
 
-def test_add_says_what_it_found_and_where_it_is(capsys, clip_file):
+def test_add_reports_kind_and_path(capsys, clip_file):
     code, out, err = run(capsys, "add", "mine", "toy.pt")
     path = models_dir() / "mine.safetensors"
     assert (code, out) == (0, f"{path}\n")
@@ -86,7 +134,7 @@ def test_add_says_what_it_found_and_where_it_is(capsys, clip_file):
     assert run(capsys, "where", "mine")[1] == out
 
 
-def test_add_never_replaces_unasked(capsys, clip_file):
+def test_add_replaces_only_with_force(capsys, clip_file):
     run(capsys, "add", "mine", "toy.pt")
     before = (models_dir() / "mine.safetensors").stat().st_mtime_ns
     code, out, err = run(capsys, "add", "mine", "toy.pt")
@@ -120,7 +168,7 @@ def test_add_never_replaces_unasked(capsys, clip_file):
         (["export", "regionclip-tiny", "x.onnx"], 2, "must end in"),
     ],
 )
-def test_trouble_is_one_sentence(capsys, clip_file, words, code, sentence):
+def test_errors_have_a_message_and_an_exit_code(capsys, clip_file, words, code, sentence):
     open("empty.pth", "w").close()
     ended, out, err = run(capsys, *words)
     assert (ended, out) == (code, "")
@@ -128,7 +176,7 @@ def test_trouble_is_one_sentence(capsys, clip_file, words, code, sentence):
     assert not models_dir().exists() or not list(models_dir().iterdir())
 
 
-def test_checksum_that_fits(capsys, clip_file):
+def test_matching_checksum(capsys, clip_file):
     from pathlib import Path
 
     found = hashlib.sha256(Path("toy.pt").read_bytes()).hexdigest()
@@ -155,7 +203,7 @@ def test_known_concept_embeddings_need_no_options(capsys):
     assert (len(bank.names), bank.model) == (65, "regionclip-rn50x4")
 
 
-def test_get_converts_what_the_hub_has(capsys, monkeypatch, clip_file, tmp_path):
+def test_get_downloads_and_converts(capsys, monkeypatch, clip_file, tmp_path):
     entry = catalog()["clip-rn50"].model_copy(update={"name": "toy", "backbone": "toy-resnet"})
     known = {**catalog(), "toy": entry}
     for module in (models, store):
@@ -181,7 +229,7 @@ def test_get_of_the_packaged_model(capsys):
     assert "regionclip-tiny.safetensors" in err
 
 
-def test_add_from_an_address(capsys, monkeypatch, clip_file, tmp_path):
+def test_add_from_a_url(capsys, monkeypatch, clip_file, tmp_path):
     from pathlib import Path
 
     def fetch(url, target, progress, sha256=None):
@@ -194,7 +242,7 @@ def test_add_from_an_address(capsys, monkeypatch, clip_file, tmp_path):
     assert not list((models_dir().parent / "downloads").iterdir())
 
 
-def test_export_is_loaded_strictly_by_open_clip(capsys):
+def test_export_loads_strictly_into_open_clip(capsys):
     code, out, err = run(capsys, "export", "regionclip-tiny", "out.pt")
     assert (code, out) == (0, "")
     assert "tensors written to out.pt" in err
@@ -202,7 +250,7 @@ def test_export_is_loaded_strictly_by_open_clip(capsys):
     model.load_state_dict(torch.load("out.pt", weights_only=True), strict=True)
 
 
-def test_a_detector_without_words_says_what_to_do(capsys, monkeypatch):
+def test_detector_without_text_encoder_gets_a_hint(capsys, monkeypatch):
     tensors = checkpoint_toys.finetuned(checkpoint_toys.official("rn50"), 1024)
     torch.save({"model": tensors}, "fine.pth")
     monkeypatch.setattr(models, "write_model", lambda path, card, tensors: write_model(path, card, {}))
@@ -236,14 +284,14 @@ def test_every_example_of_the_help_runs(capsys, monkeypatch, tmp_path):
 
     monkeypatch.setattr(models, "fetch_from_hub", from_hub)
     found = list(examples())
-    assert len(found) == 11
+    assert len(found) == 15
     for words in found:
         assert words[0] == "models"
         ended, _, err = run(capsys, *words[1:])
         assert ended == 0, (words, err)
 
 
-def test_help_of_every_verb(capsys):
+def test_help_of_every_subcommand(capsys):
     for info in command.app.registered_commands:
         name = info.name or info.callback.__name__
         code, out, _ = run(capsys, name, "--help")
