@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from regionclip_cli.console.terminal import Console
 
 STEP_PERCENT = 5
+MIN_SECONDS = 2.0
+"""Time between two progress lines of a known total."""
 UNKNOWN_TOTAL_SECONDS = 30.0
 
 
@@ -35,7 +37,7 @@ def spell_seconds(seconds: float) -> str:
 
 
 class LogProgress:
-    """Progress lines on stderr: every 5 % of a known total, every 30 s of an unknown one, and a summary.
+    """Progress lines on stderr: every 5 % of a known total (at most every 2 s), else every 30 s, and a summary.
 
     Args:
         console: Where to print; `-q` silences all but warnings.
@@ -67,8 +69,10 @@ class LogProgress:
                 self._console.note(f"{self._task}: {pluralize(self._done, self._unit)}, {rate:.3g} {self._unit}/s")
             return
         percent = 100 * self._done // self._total
-        if percent // STEP_PERCENT > self._step and self._done < self._total:
+        due = percent // STEP_PERCENT > self._step and now - self._spoke >= MIN_SECONDS
+        if due and self._done < self._total:
             self._step = percent // STEP_PERCENT
+            self._spoke = now
             left = spell_seconds(max(self._total - self._done, 0) / rate)
             self._console.note(
                 f"{self._task}: {percent}% ({self._done}/{self._total} {self._unit}), "

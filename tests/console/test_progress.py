@@ -64,10 +64,10 @@ def test_log_has_a_line_every_five_percent_and_a_summary() -> None:
 
 
 def test_log_of_few_units() -> None:
-    assert log(total=3, steps=3, seconds_each=1) == [
-        "detect: 33% (1/3 images), 1 images/s, 2.0 s left",
-        "detect: 66% (2/3 images), 1 images/s, 1.0 s left",
-        "detect: 3 images in 3.0 s (1 images/s)",
+    assert log(total=3, steps=3, seconds_each=0.1) == ["detect: 3 images in 0.3 s (10 images/s)"]
+    assert log(total=4, steps=4, seconds_each=1) == [
+        "detect: 50% (2/4 images), 1 images/s, 2.0 s left",
+        "detect: 4 images in 4.0 s (1 images/s)",
     ]
 
 
