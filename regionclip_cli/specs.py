@@ -79,13 +79,23 @@ class WriterSpec:
     Attributes:
         name: What `--format` calls it.
         summary: One sentence for listings: what is written, and where below the output folder.
-        render: Dotted path `package.module:function`, called as `function(records, folder, labels)` when detection has
-            finished; `regionclip_cli.results.writers` describes the arguments.
+        render: Dotted path `package.module:function`, called as `function(records, folder, labels, **options)` when
+            detection has finished; `regionclip_cli.results.writers` describes the arguments.
         outputs: Names of the files and folders that it writes below the output folder. A new run refuses a folder that
             already holds one of them.
+        options: Default keyword arguments of `render`, which `--format-option NAME.KEY=VALUE` changes; a value must be
+            of the default's type, or text where the default is None.
+        check: Dotted path of `function(labels, **options)`, called before any work; it raises a `RegionClipError` when
+            an option is wrong. Empty for no check.
+        requires: Packages to import for this format; without them it is refused before any work (exit code 5).
+        extra: Extra of its distribution that installs them, for the error message.
     """
 
     name: str
     summary: str
     render: str
     outputs: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    check: str = ""
+    requires: tuple[str, ...] = ()
+    extra: str = ""

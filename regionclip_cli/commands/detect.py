@@ -61,6 +61,7 @@ def detect(
     formats: Annotated[
         str, _flag("formats", "--format", "-f", panel=OUTPUT, autocompletion=completion.formats)
     ] = ",".join(_default("formats")),
+    format_options: Annotated[list[str] | None, _flag("format_options", "--format-option", panel=OUTPUT)] = None,
     json_lines: Annotated[bool, _flag("json_lines", "--json", metavar="", panel=OUTPUT)] = _default("json_lines"),
     resume: Annotated[bool, _flag("resume", "--resume", metavar="", panel=OUTPUT)] = _default("resume"),
 ) -> ExitCode:
@@ -83,7 +84,8 @@ def detect(
     console = ctx.ensure_object(Console)
     settings = fields.checked(
         DetectSettings,
-        **{name: value for name, value in ctx.params.items() if name != "formats"},
+        **{name: value for name, value in ctx.params.items() if name not in ("formats", "format_options")},
+        format_options=tuple(format_options or ()),
         formats=tuple(word for word in (part.strip() for part in formats.split(",")) if word),
     )
     progress = console.progress()

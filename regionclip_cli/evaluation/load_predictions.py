@@ -10,14 +10,15 @@ import json
 from array import array
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from regionclip_cli.data.detection_sets.class_names import folded, unknown_class
+from regionclip_cli.data.image_names import ImageNames
 from regionclip_cli.data.json_stream import stream_json
-from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.errors import InputError, MissingError, UsageError
 from regionclip_cli.evaluation.predictions import ImagePrediction
 from regionclip_cli.evaluation.task import Task
 
@@ -47,7 +48,7 @@ class LoadedPredictions:
         self.strange_names: set[str] = set()
         self._knows_a_name = False
         self._names = {folded(label): index for index, label in enumerate(task.names.labels)}
-        self._images = _ByName(task)
+        self._images = ImageNames(task.truth.columns.names)
         self._whole = None if self._is_lines() else {one.image: one for one in self._grouped()}
         seen = sum(1 for _ in self.read())
         if not seen:
@@ -65,7 +66,7 @@ class LoadedPredictions:
         done: dict[int, int] = {}
         for number, record in self._records():
             where = f"{self.path}:{number}"
-            image = self._images.find(_get(record, "image", str, where), where)
+            image = self._find(_get(record, "image", str, where), where)
             if image is None:
                 self.strange_images += 1
                 continue
@@ -165,7 +166,7 @@ class LoadedPredictions:
         images: dict[int, int | None] = {}
         first: dict[int, str] = {}
         for number, file in files.items():
-            image = images[number] = self._images.find(file, where)
+            image = images[number] = self._find(file, where)
             if image in first:
                 raise UsageError(f"{where}: {first[image]!r} and {file!r} fit the same image of the set.", "Drop one.")
             if image is not None:
@@ -188,6 +189,18 @@ class LoadedPredictions:
             lambda number, where: names.get(number, -1),
         )
 
+    def _find(self, name: str, where: str) -> int | None:
+        """Return the id of an image of the set, None if it is not there.
+
+        Raises:
+            UsageError: Several images match equally well.
+        """
+        try:
+            place = self._images.find(name)
+        except InputError as err:
+            raise UsageError(f"{where}: {err.message}", err.hint) from err
+        return None if place is None else int(self.task.truth.columns.ids[place])
+
     def _name(self, label: str) -> int:
         """Return the place of a name in the question, -1 if it is not there."""
         index = self._names.get(folded(label), -1)
@@ -203,35 +216,6 @@ class LoadedPredictions:
 
 _Find = Callable[[int, str], int | None]
 _FindName = Callable[[int, str], int]
-
-
-class _ByName:
-    """Images of a set by the names that other files call them: their path, or the end of it."""
-
-    def __init__(self, task: Task) -> None:
-        self._ids = task.truth.columns.ids
-        self._names = [PurePosixPath(name).parts for name in task.truth.columns.names]
-        self._places: dict[str, list[int]] = {}
-        for place, parts in enumerate(self._names):
-            self._places.setdefault(parts[-1], []).append(place)
-
-    def find(self, name: str, where: str) -> int | None:
-        """Return the id of an image; the longest common end of both paths decides.
-
-        Raises:
-            UsageError: Several images fit equally well.
-        """
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        fitting: dict[int, int] = {}
-        for place in self._places.get(parts[-1] if parts else "", ()):
-            own = self._names[place]
-            shared = min(len(own), len(parts))
-            if own[-shared:] == parts[-shared:]:
-                fitting[place] = shared
-        best = [place for place, shared in fitting.items() if shared == max(fitting.values())]
-        if len(best) > 1:
-            raise UsageError(f"{where}: {name!r} fits {len(best)} images of the set.", "Use paths as names.")
-        return int(self._ids[best[0]]) if best else None
 
 
 def _get(entry: Any, key: str, kind: type, where: str) -> Any:

@@ -58,7 +58,11 @@ class DetectSettings(BaseModel):
     out: Path | None = Field(None, description=f"Folder for the results; left out, {DEFAULT_OUT}.")
     formats: tuple[str, ...] = Field(
         ("images",),
-        description="What to write besides detections.jsonl: images, coco, yolo, csv, or a plugin's format.",
+        description="What to write besides detections.jsonl: images, html, coco, yolo, voc, cvat, label-studio, csv, "
+        "parquet, or a plugin's format.",
+    )
+    format_options: tuple[str, ...] = Field(
+        (), description="Option of a format, such as yolo.scores=true or coco.annotations=instances.json."
     )
     json_lines: bool = Field(
         False, description="Write one JSON object an image to stdout, and no files unless --out is given."

@@ -81,12 +81,11 @@ class JournalRecords(Records):
     def pixels(self, record: ImageRecord) -> np.ndarray:
         """Return the upright image, RGB uint8 (H, W, 3)."""
         name = record["image"]
-        if (pixels := self._piped.get(name)) is not None:
-            return pixels
-        path = self.path(record)
-        if path is None or self._read is None:
-            return super().pixels(record)
-        pixels = self._read(name, path)
+        pixels, path = self._piped.get(name), self.path(record)
+        if pixels is None:
+            if path is None or self._read is None:
+                return super().pixels(record)
+            pixels = self._read(name, path)
         if pixels.shape[:2] != (record["height"], record["width"]):
             raise InputError(
                 f"{name} is now {pixels.shape[1]} x {pixels.shape[0]} pixels, and was {record['width']} x "

@@ -155,7 +155,7 @@ def run(settings: DetectSettings, progress: Progress | None = None, emit: Emit |
     sources = find_inputs(settings.inputs, settings.recursive, exclude=out)
     vocabulary = _vocabulary(settings)
     boxes = None if settings.boxes is None else read_boxes(settings.boxes)
-    folder = None if out is None else OutputFolder(out, settings.formats, settings.resume, settings.max_pixels)
+    folder = None if out is None else _output(out, settings)
     for model in (settings.model, settings.proposals or settings.model):
         resolve(model)
     with _Spool(sources) as inputs:
@@ -194,6 +194,10 @@ def run(settings: DetectSettings, progress: Progress | None = None, emit: Emit |
         progress.warn(f"{len(unused)} entries of {settings.boxes} match no image of this run, such as {unused[0]!r}.")
     failed = tuple(dict.fromkeys([*job.failed, *rendered.skipped]))
     return DetectResult(job.images, job.skipped, failed, out, job.tally, rendered.broken)
+
+
+def _output(out: Path, settings: DetectSettings) -> OutputFolder:
+    return OutputFolder(out, settings.formats, settings.resume, settings.max_pixels, settings.format_options)
 
 
 class _Spool:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from regionclip_cli import plugins
 from regionclip_cli.data.images import ImageInput
 from regionclip_cli.data.pixels import MAX_PIXELS, read_image
-from regionclip_cli.errors import OutputError, PluginError, RegionClipError, UsageError
+from regionclip_cli.errors import MissingError, OutputError, PluginError, RegionClipError, UsageError, did_you_mean
 from regionclip_cli.files import Journal, check_folder, replacing
 from regionclip_cli.results.detections import ImageDetections
 from regionclip_cli.results.records import JournalRecords
@@ -38,11 +40,13 @@ class Format:
         spec: Its description.
         render: Writes it.
         plugin: The plugin that it comes from, or None for a built-in format.
+        options: Keyword arguments of `render`.
     """
 
     spec: WriterSpec
     render: Render
     plugin: plugins.Entry | None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def blame(self) -> AbstractContextManager[None]:
         """Turn any error of a plugin's code in the block into a `PluginError` that names the plugin."""
@@ -61,18 +65,26 @@ class OutputFolder:
         formats: Names of formats, built-in or from plugins.
         resume: Continue the run in the folder.
         max_pixels: Largest image that may be read again for a format.
+        options: Options of formats, each as `NAME.KEY=VALUE`.
 
     Raises:
-        UsageError: A format is unknown, or the folder holds results and `resume` is not set, or another program wrote
-            them.
+        UsageError: A format or an option is unknown, or the folder holds results and `resume` is not set, or another
+            program wrote them.
         PluginError: A format's package is broken.
         OutputError: The folder cannot be written.
     """
 
-    def __init__(self, folder: Path, formats: Sequence[str], resume: bool, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        formats: Sequence[str],
+        resume: bool,
+        max_pixels: int = MAX_PIXELS,
+        options: Sequence[str] = (),
+    ) -> None:
         self.folder, self.resume, self.max_pixels = folder, resume, max_pixels
         self.log: logging.Logger
-        self.formats = [find_format(name) for name in dict.fromkeys(formats)]
+        self.formats = with_options([find_format(name) for name in dict.fromkeys(formats)], options)
         self._piped: dict[str, np.ndarray] = {}
         check_folder(folder)
         self._before = _read_run(folder / RUN) if resume else {}
@@ -100,6 +112,10 @@ class OutputFolder:
             OutputError: The folder cannot be written.
         """
         _compare(self.folder, self._before, about)
+        for form in self.formats:
+            if form.spec.check:
+                with form.blame():
+                    pkgutil.resolve_name(form.spec.check)(tuple(labels), **form.options)
         names = [form.spec.name for form in self.formats]
         content = {**about, "formats": list(dict.fromkeys([*self._before.get("formats", []), *names, "jsonl"]))}
         with replacing(self.folder / RUN) as file:
@@ -189,7 +205,7 @@ class OutputFolder:
             progress.start(f"Writing {form.spec.name}", len(records), "images")
             try:
                 with form.blame():
-                    form.render(records, self.folder, self.labels)
+                    form.render(records, self.folder, self.labels, **form.options)
             except RegionClipError as err:
                 self.log.error("%s", err)
                 if form.plugin is not None:
@@ -250,15 +266,76 @@ def find_format(name: str) -> Format:
     Raises:
         UsageError: The format is unknown.
         PluginError: Its plugin is broken.
+        MissingError: It needs a package that is not installed.
     """
     if name in WRITERS:
+        check_requirements(WRITERS[name])
         return Format(WRITERS[name], pkgutil.resolve_name(WRITERS[name].render), None)
     entry = plugins.lookup("writers", name)
     spec: WriterSpec = plugins.load(entry)
+    check_requirements(spec)
     with plugins.blame(entry):
         render = pkgutil.resolve_name(spec.render)
         check_render(spec, render)
     return Format(spec, render, entry)
+
+
+def check_requirements(spec: WriterSpec) -> None:
+    """Check that the packages a format needs are installed.
+
+    Raises:
+        MissingError: One is not.
+    """
+    for package in spec.requires:
+        if importlib.util.find_spec(package) is None:
+            install = f'"regionclip-cli[{spec.extra}]"' if spec.name in WRITERS else package
+            raise MissingError(
+                f"The format {spec.name!r} needs the package {package}, which is not installed.",
+                f"pip install {install}",
+            )
+
+
+def with_options(formats: Sequence[Format], texts: Sequence[str]) -> list[Format]:
+    """Return formats with options, each given as `NAME.KEY=VALUE`; the value is read as YAML.
+
+    Raises:
+        UsageError: A text has another form, or names a format or option that is not there, or a value of another type.
+    """
+    chosen = {form.spec.name: dict(form.spec.options) for form in formats}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        name, _, option = key.strip().partition(".")
+        if not equals or not option:
+            raise UsageError(
+                f"The format option {text!r} is not of the form NAME.KEY=VALUE.", "Such as yolo.scores=true."
+            )
+        if name not in chosen:
+            raise UsageError(
+                f"The format option {text!r} is for {name!r}, which is not among the formats.", f"Add --format {name}."
+            )
+        if option not in chosen[name]:
+            known = ", ".join(chosen[name]) or "none"
+            hint = f"{did_you_mean(option, chosen[name])} Options: {known}.".strip()
+            raise UsageError(f"The format {name!r} has no option {option!r}.", hint)
+        chosen[name][option] = _option_value(key, value, chosen[name][option])
+    return [replace(form, options=chosen[form.spec.name]) for form in formats]
+
+
+def _option_value(key: str, text: str, default: Any) -> Any:
+    """Return the value of an option, of its default's type."""
+    kind = str if default is None else type(default)
+    if kind is str:
+        return text.strip()
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        names = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise UsageError(f"The format option {key} must be {names.get(kind, kind.__name__)}, not {text!r}.")
+    return value
 
 
 def check_render(spec: WriterSpec, render: Any) -> None:

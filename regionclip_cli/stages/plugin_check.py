@@ -129,6 +129,7 @@ def check_writer(spec: WriterSpec) -> str:
 
     Raises:
         PluginError: The code is not a function, an output that the spec names is missing, or a `.part` file is left.
+        MissingError: It needs a package that is not installed.
     """
     import numpy as np
     from PIL import Image
@@ -136,8 +137,9 @@ def check_writer(spec: WriterSpec) -> str:
     from regionclip_cli.files import Journal
     from regionclip_cli.results.detections import ImageDetections
     from regionclip_cli.results.records import JournalRecords
-    from regionclip_cli.stages.detect_output import check_render
+    from regionclip_cli.stages.detect_output import check_render, check_requirements
 
+    check_requirements(spec)
     try:
         render = pkgutil.resolve_name(spec.render)
     except (AttributeError, ImportError, ValueError) as err:
@@ -154,7 +156,12 @@ def check_writer(spec: WriterSpec) -> str:
         for detections in (found, nothing):
             journal.append({**detections.to_json(), "path": str(image)})
         journal.close()
-        render(JournalRecords(journal, lambda name, path: np.array(Image.open(path))), folder, ("cat", "kettle"))
+        render(
+            JournalRecords(journal, lambda name, path: np.array(Image.open(path))),
+            folder,
+            ("cat", "kettle"),
+            **spec.options,
+        )
         names = sorted(path.name for path in folder.iterdir())
         partial = [name for name in names if name.endswith(".part")]
         absent = [name for name in spec.outputs if not (folder / name).exists()]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from regionclip_cli.errors import InputError
 from regionclip_cli.files import Journal
@@ -35,20 +37,26 @@ SAMPLE = (
 
 
 class SampleRecords(JournalRecords):
-    """Records of detections in a journal; every image is grey, but those in `gone`, which cannot be read."""
+    """Records of detections in a journal.
+
+    An image that is no file in the working folder is grey pixels, but those in `gone`, which cannot be read.
+    """
 
     def __init__(self, path: Path, sample: Sequence[ImageDetections] = SAMPLE, gone: Sequence[str] = ()) -> None:
-        sizes = {found.image: (found.height, found.width) for found in sample}
-
         def read(name: str, path: Path) -> np.ndarray:
             if name in gone:
                 raise InputError(f"{name} cannot be read.")
-            return np.full((*sizes[name], 3), 128, np.uint8)
+            return np.asarray(Image.open(path))
 
+        pixels = {
+            found.image: np.full((found.height, found.width, 3), 128, np.uint8)
+            for found in sample
+            if found.image not in gone and not os.path.exists(found.image)
+        }
         self.skipped: list[str] = []
         journal = Journal(path, resume=True)
         for found in sample:
             if found.image not in journal:
                 journal.append(found.to_json())
         journal.close()
-        super().__init__(journal, read, on_skip=lambda image, reason: self.skipped.append(image))
+        super().__init__(journal, read, pixels, lambda image, reason: self.skipped.append(image))

@@ -11,7 +11,7 @@ import pytest
 from listening import Listener
 from results.sample_detections import LABELS, SAMPLE
 
-from regionclip_cli.errors import OutputError, PluginError, UsageError
+from regionclip_cli.errors import MissingError, OutputError, PluginError, UsageError
 from regionclip_cli.specs import WriterSpec
 from regionclip_cli.stages import detect_output
 from regionclip_cli.stages.detect_output import OutputFolder, find_format
@@ -131,7 +131,7 @@ def test_format_added_to_a_finished_run(tmp_path: Path) -> None:
     assert second.has(SAMPLE[0].image)
     second.close()
     assert (tmp_path / "detections.jsonl").read_bytes() == lines
-    assert (tmp_path / "labels" / "a" / "1.txt").exists()
+    assert (tmp_path / "yolo/labels/a/1.txt").exists()
     assert json.loads((tmp_path / "run.json").read_text())["formats"] == ["jsonl", "yolo"]
 
 
@@ -262,3 +262,41 @@ def test_writer_class_is_refused(offer: Callable[..., None]) -> None:
     offer(dict)
     with pytest.raises(PluginError, match="function"):
         find_format("extra")
+
+
+def test_format_options_are_typed(tmp_path: Path) -> None:
+    out = OutputFolder(tmp_path, ("yolo", "html"), False, options=("yolo.scores=true", "html.side=320"))
+    assert [dict(form.options) for form in out.formats] == [
+        {"scores": True, "images": "copy"},
+        {"max_images": 500, "side": 320},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("scores=true", "scores=true"),
+        ("yolo.scores", "yolo.scores"),
+        ("voc.scores=true", "'voc'"),
+        ("yolo.score=true", "'score'"),
+        ("yolo.scores=7", "yolo.scores"),
+        ("yolo.scores={", "yolo.scores"),
+    ],
+)
+def test_wrong_format_options_are_refused(option: str, named: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=named):
+        OutputFolder(tmp_path, ("yolo",), False, options=(option,))
+
+
+def test_format_checks_its_options_before_any_work(tmp_path: Path) -> None:
+    out = OutputFolder(tmp_path / "out", ("yolo",), False, options=("yolo.images=move",))
+    with pytest.raises(UsageError, match="'move'"):
+        out.open(LABELS, ABOUT)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_package_of_a_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect_output.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingError, match="pyarrow") as caught:
+        find_format("parquet")
+    assert "regionclip-cli[parquet]" in caught.value.hint

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import numpy as np
 from regionclip_cli.results.detections import ImageDetections
 from regionclip_cli.results.drawing import draw
 from regionclip_cli.results.html.content import Marked, WorstPhoto
+from regionclip_cli.results.html.embedding import embedded
 
 SIDE = 560
 """Most pixels of a side of a picture on the page."""
@@ -41,6 +40,4 @@ def _drawn(pixels: np.ndarray, marked: Marked) -> str:
         labels=marked.labels,
         ids=np.where(marked.right, GREEN, RED).astype(np.int64),
     )
-    stream = io.BytesIO()
-    draw(found, small, scores=False).save(stream, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return embedded(np.asarray(draw(found, small, scores=False)), SIDE)

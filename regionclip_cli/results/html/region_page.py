@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
 
 from regionclip_cli.hub.model_file import whole_file
 from regionclip_cli.results.drawing import PALETTE
+from regionclip_cli.results.html.embedding import embedded
 
 TEMPLATE = "region_page.html.jinja"
 PICTURE_SIDE, CROP_SIDE = 480, 144
@@ -82,7 +80,6 @@ def write_region_page(
 def _shown(image: PageImage) -> dict[str, Any]:
     """Return an image as the template takes it."""
     height, width = image.pixels.shape[:2]
-    picture = Image.fromarray(image.pixels)
     return {
         "key": image.key,
         "captions": image.captions,
@@ -90,12 +87,12 @@ def _shown(image: PageImage) -> dict[str, Any]:
         "width": width,
         "height": height,
         "stroke": max(width, height) / 200,
-        "picture": _embedded(picture, PICTURE_SIDE),
+        "picture": embedded(image.pixels, PICTURE_SIDE),
         "regions": [
             {
                 "number": number,
                 "colour": PALETTE[(number - 1) % len(PALETTE)],
-                "crop": _embedded(picture.crop(_around(region.box, width, height)), CROP_SIDE),
+                "crop": embedded(_crop(image.pixels, region.box), CROP_SIDE),
                 "x": region.box[0],
                 "y": region.box[1],
                 "width": region.box[2] - region.box[0],
@@ -108,18 +105,15 @@ def _shown(image: PageImage) -> dict[str, Any]:
     }
 
 
+def _crop(pixels: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Return the pixels of a region and a margin around it."""
+    left, top, right, bottom = _around(box, pixels.shape[1], pixels.shape[0])
+    return pixels[top:bottom, left:right]
+
+
 def _around(box: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
     """Return whole pixels around a box with a margin, inside the image and never empty."""
     x1, y1, x2, y2 = box
     across, down = MARGIN * (x2 - x1), MARGIN * (y2 - y1)
     left, top = min(max(int(x1 - across), 0), width - 1), min(max(int(y1 - down), 0), height - 1)
     return left, top, min(max(int(x2 + across) + 1, left + 1), width), min(max(int(y2 + down) + 1, top + 1), height)
-
-
-def _embedded(picture: Image.Image, side: int) -> str:
-    """Return a picture, at most `side` pixels wide and high, as a data address."""
-    small = picture.copy()
-    small.thumbnail((side, side))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
