@@ -61,7 +61,9 @@ def detect(
     formats: Annotated[
         str, _flag("formats", "--format", "-f", panel=OUTPUT, autocompletion=completion.formats)
     ] = ",".join(_default("formats")),
-    format_options: Annotated[list[str] | None, _flag("format_options", "--format-option", panel=OUTPUT)] = None,
+    format_options: Annotated[
+        list[str] | None, _flag("format_options", "--format-option", metavar="NAME.KEY=VALUE", panel=OUTPUT)
+    ] = None,
     json_lines: Annotated[bool, _flag("json_lines", "--json", metavar="", panel=OUTPUT)] = _default("json_lines"),
     resume: Annotated[bool, _flag("resume", "--resume", metavar="", panel=OUTPUT)] = _default("resume"),
 ) -> ExitCode:
