@@ -1,6 +1,6 @@
-"""Facts about this machine and installation that cost nothing to learn: no library is imported to ask for its version.
+"""Facts about the machine and the installed packages, collected without importing any of them.
 
-`regionclip doctor` shows them, and a run folder keeps them so that a result can be traced to what made it.
+`regionclip doctor` shows them, and run folders record them for reproducibility.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ NEEDED = (
     "typer",
     "rich",
 )
-"""Distributions that this package stands on and whose version can matter for a result."""
+"""Required distributions whose version can affect results."""
 MMCV = ("mmcv", "mmcv-lite")
-"""Either of these provides the module `mmcv`; only the first has compiled operators."""
+"""Either provides the module `mmcv`; only the first has compiled operators."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The computer and the Python on it.
+    """The computer and its Python.
 
     Attributes:
         python: Version of the interpreter.
-        executable: The interpreter that runs this.
+        executable: Path of the interpreter.
         platform: Operating system and processor.
-        cores: Processor cores this process may use.
-        memory_gib: Main memory in GiB, None where the system does not tell.
+        cores: CPU cores available to this process.
+        memory_gib: Main memory in GiB, None if unknown.
     """
 
     python: str
@@ -66,16 +66,16 @@ def machine() -> Machine:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the installed version of this package and of what it stands on, by distribution; None when absent.
+    """Return the installed versions of this package and its dependencies, None if missing.
 
-    Of full mmcv and mmcv-lite only what is installed is listed; `mmcv-lite` with None when neither is.
+    Of mmcv and mmcv-lite only the installed one is listed, or `mmcv-lite` with None if neither is.
     """
     mmcv = [name for name in MMCV if _version(name)] or [MMCV[-1]]
     return {name: _version(name) for name in ("regionclip-cli", *NEEDED, *mmcv)}
 
 
 def missing() -> list[str]:
-    """Return the distributions that this package needs and that are not installed."""
+    """Return the required distributions that are not installed."""
     return [name for name, text in versions().items() if text is None and name != "regionclip-cli"]
 
 
@@ -85,19 +85,19 @@ def facts() -> dict[str, Any]:
 
 
 def folder_size(folder: Path) -> int:
-    """Return the bytes that the files below `folder` hold; 0 when it does not exist."""
+    """Return the total size of the files below `folder` in bytes; 0 if it does not exist."""
     total = 0
     for parent, _, files in os.walk(folder):
         for name in files:
             try:
                 total += os.lstat(os.path.join(parent, name)).st_size
-            except FileNotFoundError:  # another process tidied up in between
+            except FileNotFoundError:  # deleted by another process
                 continue
     return total
 
 
 def spell_bytes(size: int) -> str:
-    """Return a size as a person reads it.
+    """Format a size with a unit.
 
     >>> spell_bytes(999), spell_bytes(27_400_000)
     ('999 B', '27.4 MB')
@@ -126,5 +126,5 @@ def _cores() -> int:
 def _memory_gib() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, OSError, ValueError):  # not a POSIX system, or one that does not tell
+    except (AttributeError, OSError, ValueError):  # not available on this system
         return None

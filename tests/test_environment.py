@@ -12,7 +12,7 @@ import pytest
 from regionclip_cli import __version__, environment
 
 
-def test_versions_are_those_that_are_installed() -> None:
+def test_versions_are_the_installed_ones() -> None:
     found = environment.versions()
     assert found["torch"] == version("torch")
     assert found["regionclip-cli"] == __version__
@@ -28,7 +28,7 @@ def test_versions_are_those_that_are_installed() -> None:
         ({}, {"mmcv-lite": None}),
     ],
 )
-def test_either_mmcv_will_do(
+def test_mmcv_or_mmcv_lite(
     installed: dict[str, str], expected: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fake(distribution: str) -> str:
@@ -42,7 +42,7 @@ def test_either_mmcv_will_do(
     assert environment.missing() == [name for name, text in expected.items() if text is None]
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment.missing() == []
     monkeypatch.setattr(environment, "NEEDED", ("torch", "no-such-distribution"))
     assert environment.missing() == ["no-such-distribution"]
@@ -61,7 +61,7 @@ def test_facts_are_json() -> None:
     assert facts["versions"] == environment.versions()
 
 
-def test_folder_size_counts_files_and_not_what_links_lead_to(tmp_path: Path) -> None:
+def test_folder_size_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "a").write_bytes(b"x" * 1000)
     (tmp_path / "deep" / "b").write_bytes(b"x" * 500)
@@ -75,5 +75,5 @@ def test_folder_size_counts_files_and_not_what_links_lead_to(tmp_path: Path) -> 
     ("size", "words"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (27_400_000, "27.4 MB"), (5 * 10**9, "5.0 GB"), (10**13, "10.0 TB")],
 )
-def test_sizes_are_spelled_for_people(size: int, words: str) -> None:
+def test_spell_bytes(size: int, words: str) -> None:
     assert environment.spell_bytes(size) == words

@@ -1,6 +1,6 @@
-"""`concepts`: from captions to the concept pool and its embeddings (RegionCLIP section 3.2).
+"""`concepts`: build the concept pool and its embeddings from captions (RegionCLIP section 3.2).
 
-Captions stream by once. What stays in memory is a counter of nouns, whatever the size of the corpus.
+Captions are streamed once; only noun counts stay in memory, whatever the size of the corpus.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from regionclip_cli.recipe.schema import ConceptsSection, Recipe
 from regionclip_cli.runs.folder import RunFolder
 from regionclip_cli.runs.progress import Progress, Silent
 
-if TYPE_CHECKING:  # names alone need no torch, and are there at once
+if TYPE_CHECKING:  # --names-only must not import torch
     from regionclip_cli.language.concept_bank import ConceptBank
     from regionclip_cli.language.text_encoder import TextEncoder
 
@@ -36,16 +36,16 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class ConceptsResult:
-    """What was found and written.
+    """Outcome of a run.
 
     Attributes:
-        captions: Captions read.
-        distinct: Different nouns in them.
-        concepts: Concepts of the pool.
-        min_count: The count from which on a noun is one.
-        most: The most frequent concepts with their counts.
-        nouns: The list of concepts, `noun,count` a line.
-        bank: The embeddings; None when names alone were asked for.
+        captions: Number of captions read.
+        distinct: Number of distinct nouns in them.
+        concepts: Number of concepts in the pool.
+        min_count: Minimum count of a concept.
+        most: Most frequent concepts with their counts.
+        nouns: CSV file of the concepts, one `noun,count` per line.
+        bank: Concept bank; None with `names_only`.
     """
 
     captions: int
@@ -57,13 +57,13 @@ class ConceptsResult:
     bank: Path | None
 
     def summary(self) -> str:
-        """Return one sentence or two for a person."""
-        said = (
-            f"{self.concepts:,} concepts of {self.distinct:,} different nouns in {self.captions:,} captions, "
-            f"named {self.min_count:,} times or more "
-            f"(the paper's pool: {PAPER_POOL:,} from COCO, at {PAPER_MIN_COUNT})."
+        """Return a summary for the terminal."""
+        found = (
+            f"{self.concepts:,} concepts from {self.distinct:,} distinct nouns in {self.captions:,} captions, "
+            f"with a minimum count of {self.min_count:,} (the paper's pool: {PAPER_POOL:,} from COCO, with "
+            f"{PAPER_MIN_COUNT})."
         )
-        return f"{said} Names are in {self.nouns}" + (f", embeddings in {self.bank}." if self.bank else ".")
+        return f"{found} Names are in {self.nouns}" + (f", embeddings in {self.bank}." if self.bank else ".")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -72,16 +72,16 @@ class ConceptsResult:
 
 @dataclass(frozen=True)
 class ConceptsPlan:
-    """What a dry run tells.
+    """Outcome of a dry run.
 
     Attributes:
-        sources: What would be read: form and files of each source.
-        bytes: Size of all caption files.
-        parser: Who would find the nouns.
-        min_count: The count cut.
-        model: Whose text encoder would embed them; None for names alone.
-        prompts: Sentences that it would read for each concept.
-        writes: The files that would be written.
+        sources: Format and files of each caption source.
+        bytes: Total size of the caption files.
+        parser: Noun parser.
+        min_count: Minimum count of a concept.
+        model: Model of the text encoder; None with `names_only`.
+        prompts: Number of prompts per concept.
+        writes: Files that would be written.
     """
 
     sources: tuple[str, ...]
@@ -93,11 +93,11 @@ class ConceptsPlan:
     writes: tuple[Path, ...]
 
     def summary(self) -> str:
-        """Return it as sentences."""
-        embedded = f"{self.model} would embed them, {pluralize(self.prompts, 'prompts')} each. " if self.model else ""
+        """Return a summary for the terminal."""
+        embedded = f"{self.model} would embed them ({pluralize(self.prompts, 'prompts')} each). " if self.model else ""
         return (
             f"Would read {'; '.join(self.sources)} ({self.bytes / 1e6:,.1f} MB), count nouns with {self.parser} "
-            f"and keep those named {self.min_count:,} times or more. {embedded}"
+            f"and keep those that occur at least {self.min_count:,} times. {embedded}"
             f"Would write {', '.join(map(str, self.writes))}."
         )
 
@@ -109,18 +109,18 @@ class ConceptsPlan:
 def run(
     recipe: Recipe, progress: Progress | None = None, *, resume: bool = False, dry_run: bool = False
 ) -> ConceptsResult | ConceptsPlan:
-    """Mine the concepts of a recipe's captions and embed them, into its run folder.
+    """Build the concept bank of a recipe in its run folder.
 
     Args:
-        recipe: Its sections `data.captions`, `model` and `concepts`.
-        progress: Told what is going on.
-        resume: Do anew what an earlier run did not finish; embeddings that it had made come from the cache.
-        dry_run: Only say what would be done; nothing is written.
+        recipe: Uses the sections `data.captions`, `model` and `concepts`.
+        progress: Receives progress and messages.
+        resume: Repeat an unfinished run; embeddings that it computed come from the cache.
+        dry_run: Return the plan without writing anything.
 
     Raises:
-        MissingError: Captions, the model or the parser is not there.
+        MissingError: Captions, the model or the parser is missing.
         OutputError: The results cannot be written.
-        UsageError: The recipe does not fit together, the folder holds concepts already, or no noun is frequent enough.
+        UsageError: The recipe is inconsistent, the folder already contains concepts, or no noun is frequent enough.
     """
     folder = RunFolder(Path(recipe.out))
     section = _section(recipe)
@@ -137,14 +137,14 @@ def run(
 def mine_files(
     recipe: Recipe, out: Path, progress: Progress | None = None, *, resume: bool = False, dry_run: bool = False
 ) -> ConceptsResult | ConceptsPlan:
-    """Do the same without a run folder: the bank goes to `out`, and `nouns.csv` beside it.
+    """Build a concept bank without a run folder: the bank is written to `out`, and `nouns.csv` to the same folder.
 
     Args:
-        recipe: As for `run`; made in memory, its `out` counts for nothing.
-        out: A .safetensors file. For names alone it may be a .csv file, which is the list then.
-        progress: Told what is going on.
-        resume: Go on where the names are written and the bank is not; the names must come out the same.
-        dry_run: Only say what would be done.
+        recipe: As for `run`; its `out` is ignored.
+        out: A .safetensors file, or a .csv file for the names with `names_only`.
+        progress: Receives progress and messages.
+        resume: Continue if the names are written and the bank is not; the names must be the same.
+        dry_run: Return the plan without writing anything.
 
     Raises:
         MissingError, OutputError, UsageError: As `run`.
@@ -155,13 +155,13 @@ def mine_files(
     if out.suffix not in (".safetensors", ".csv") or (out.suffix == ".csv" and not section.names_only):
         wants = "a .csv or .safetensors file" if section.names_only else "a .safetensors file"
         raise UsageError(
-            f"{out} is no name for a concept bank.", f"--out takes {wants}, for example concepts.safetensors."
+            f"{out} has the wrong file type for a concept bank.", f"--out requires {wants}, e.g. concepts.safetensors."
         )
     check_folder(out.parent)
     taken = next((path for path in (bank, nouns) if path is not None and path.exists()), None)
     if taken is not None and (taken == bank or not resume):
-        hint = "Choose another --out" + ("." if taken == bank else ", or go on with --resume where it was cut off.")
-        raise UsageError(f"{taken} is there already.", hint)
+        hint = "Choose another --out" + ("." if taken == bank else ", or continue the interrupted run with --resume.")
+        raise UsageError(f"{taken} already exists.", hint)
     plan, encoder = _prepare(recipe, section, nouns, bank)
     if dry_run:
         return plan
@@ -170,16 +170,18 @@ def mine_files(
 
 def _section(recipe: Recipe) -> ConceptsSection:
     if recipe.concepts is None:
-        raise UsageError(f"The recipe {recipe.name} has no section `concepts`.", "Add `concepts: {}` for its defaults.")
+        raise UsageError(
+            f"The recipe {recipe.name} has no section `concepts`.", "Add `concepts: {}` to use the defaults."
+        )
     if not recipe.data.caption_sources():
-        raise UsageError(f"The recipe {recipe.name} names no captions.", "Set data.captions.")
+        raise UsageError(f"The recipe {recipe.name} has no captions.", "Set data.captions.")
     return recipe.concepts
 
 
 def _prepare(
     recipe: Recipe, section: ConceptsSection, nouns: Path, bank: Path | None
 ) -> tuple[ConceptsPlan, TextEncoder | None]:
-    """See that everything is there before hours of work begin."""
+    """Check all inputs before the long computation starts."""
     sources = recipe.data.caption_sources()
     stream_captions(sources)
     files = [path for data in sources if data.path for path in expand(data.paths())]
@@ -209,9 +211,9 @@ def _mine(
     progress: Progress,
     same: bool = False,
 ) -> ConceptsResult:
-    """Count, choose, write the names, embed them, write the bank.
+    """Count nouns, select concepts, write the names, embed them and write the bank.
 
-    With `same`, the names are there already and must be these.
+    With `same`, the names already exist and must be identical.
     """
     progress.start("Reading captions", None, "captions")
     counts = count_nouns(
@@ -220,10 +222,10 @@ def _mine(
     progress.finish()
     pool = choose_concepts(counts.nouns, section.min_count, section.max_concepts, section.add, section.drop)
     if pool.not_found:
-        progress.note(f"Not in the captions, so not dropped: {', '.join(pool.not_found[:SHOWN])}.")
+        progress.note(f"Cannot drop concepts that are not in the captions: {', '.join(pool.not_found[:SHOWN])}.")
     if same and nouns.read_text(encoding="utf-8") != pool.text():
         raise UsageError(
-            f"{nouns} lists other concepts than these captions and settings give.", "Choose another --out."
+            f"{nouns} contains other concepts than these captions and settings yield.", "Choose another --out."
         )
     pool.write(nouns)
     if bank is not None and encoder is not None:

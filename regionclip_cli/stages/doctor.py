@@ -1,4 +1,4 @@
-"""Look over this installation: what is there, on which device it runs, and what is broken."""
+"""Check this installation: versions, device, operators, packaged model, cache and plugins."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PACKAGED = "regionclip-tiny"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        name: What it is about.
+        name: Subject of the check.
         fact: What was found, in a few words.
-        problem: What is broken, empty when nothing is.
-        hint: What to do about the problem.
-        code: Exit code that the problem stands for.
+        problem: Description of the problem, else empty.
+        hint: How to solve the problem.
+        code: Exit code for the problem.
     """
 
     name: str
@@ -35,13 +35,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that `doctor` tells.
+    """Everything that `doctor` reports.
 
     Attributes:
         machine: The computer and the interpreter.
-        versions: Installed version by distribution, None when absent.
-        checks: What was looked at.
-        offers: Backbones, datasets, writers and commands, ours and those of plugins.
+        versions: Installed version by distribution, None if missing.
+        checks: Results of the checks.
+        offers: Built-in and plugin backbones, datasets, writers and commands.
     """
 
     machine: environment.Machine
@@ -51,7 +51,7 @@ class Report:
 
     @property
     def problems(self) -> list[Check]:
-        """The checks that found something broken."""
+        """The failed checks."""
         return [check for check in self.checks if check.problem]
 
     @property
@@ -65,7 +65,7 @@ class Report:
 
 
 def examine() -> Report:
-    """Look at the packages, device, operators, packaged model, cache and plugins. Imports torch; changes nothing."""
+    """Check packages, device, operators, packaged model, cache and plugins. Imports torch; changes nothing."""
     looks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("packages", _packages),
         ("device", _device),
@@ -78,7 +78,7 @@ def examine() -> Report:
         offers = plugins.describe()
     except ImportError as err:
         offers = []
-        checks.append(Check("plugins", problem=f"Our own parts cannot be imported: {err}", code=ExitCode.MISSING))
+        checks.append(Check("plugins", problem=f"Built-in parts cannot be imported: {err}", code=ExitCode.MISSING))
     broken = [offer for offer in offers if offer.problem]
     checks.append(Check("plugins", fact=_count_plugins(offers)))
     checks += [Check(f"plugin {offer.distribution}", problem=offer.problem, code=PluginError.code) for offer in broken]
@@ -86,7 +86,7 @@ def examine() -> Report:
 
 
 def _look(name: str, look: Callable[[], str]) -> Check:
-    """Run one look; what a broken installation typically raises becomes its problem."""
+    """Run one check and record errors of a broken installation as its problem."""
     try:
         return Check(name, fact=look())
     except RegionClipError as err:
@@ -127,8 +127,8 @@ def _operators() -> str:
     _, kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7]), iou_threshold=0.5)
     region = roi_align(torch.ones(1, 1, 8, 8), torch.tensor([[0.0, 1, 1, 5, 5]]), (2, 2), 1.0, 0, "avg", True)
     if kept.tolist() != [0, 2] or not torch.allclose(region, torch.ones(1, 1, 2, 2)):
-        raise RuntimeError("NMS or RoIAlign gives wrong results")
-    return "torchvision's (mmcv without compiled operators)" if stand_in else "mmcv's own, compiled"
+        raise RuntimeError("NMS or RoIAlign returns wrong results")
+    return "torchvision (mmcv has no compiled operators)" if stand_in else "mmcv, compiled"
 
 
 def _packaged_model() -> str:
@@ -142,7 +142,7 @@ def _cache() -> str:
     folder = paths.cache_dir()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise MissingError(f"The cache folder {folder} cannot be written.", "Set REGIONCLIP_CACHE to another folder.")
+        raise MissingError(f"The cache folder {folder} is not writable.", "Set REGIONCLIP_CACHE to another folder.")
     return f"{folder}, {environment.spell_bytes(environment.folder_size(folder))}"
 
 

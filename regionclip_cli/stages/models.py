@@ -1,4 +1,4 @@
-"""Take a weights file of any known kind, check it, convert it and keep it under a name."""
+"""List, download, import, export and remove models."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from regionclip_cli.runs.progress import Progress, Silent
 
 @dataclass(frozen=True)
 class Added:
-    """What became of a file.
+    """An imported model.
 
     Attributes:
-        name: What it is called now.
-        path: Where it is.
-        recognised: What the file was, in words.
-        backbone: Name of its backbone, where it has one.
-        parts: What is inside.
-        parameters: How many numbers it holds.
-        licence: Licence of the weights, where it is known.
-        hint: What to do next, if anything is lacking.
+        name: Its name.
+        path: Its file.
+        recognised: Description of the detected format.
+        backbone: Name of its backbone, if it has one.
+        parts: Parts that it contains.
+        parameters: Number of parameters.
+        licence: Licence of the weights, if known.
+        hint: What to do next, if something is missing.
     """
 
     name: str
@@ -61,24 +61,24 @@ def add(
     sha256: str | None = None,
     progress: Progress | None = None,
 ) -> Added:
-    """Recognise a weights file, check it, convert it and keep it under a name.
+    """Detect the format of a weights file, convert it and store it under a name.
 
     Args:
-        name: What it will be called.
-        file: A path, or an http(s) address to fetch it from.
-        text_from: A model to take the text encoder from, for fine-tuned detectors, which come without one.
-        names: Class list of a `concept_emb` file: `@lvis`, `@coco-65`, a file. Known files need none.
-        model: Model whose text encoder made a `concept_emb` file. Known files need none.
-        gelu: CLIP weights were trained with the plain GELU rather than OpenAI's quick one.
-        half: Store large tensors in float16.
+        name: Name for the model.
+        file: Path or http(s) URL.
+        text_from: Model that provides the text encoder, for fine-tuned detectors without one.
+        names: Class list of a `concept_emb` file: `@lvis`, `@coco-65` or a file. Not needed for known files.
+        model: Model whose text encoder produced a `concept_emb` file. Not needed for known files.
+        gelu: The CLIP weights use GELU instead of OpenAI's QuickGELU.
+        half: Store large tensors as float16.
         force: Replace a model of the same name.
-        sha256: Checksum that the file must have.
-        progress: Who is told.
+        sha256: Expected checksum of the file.
+        progress: Receives progress and messages.
 
     Raises:
-        MissingError: The file or a named model is not there, or the address does not answer.
-        OutputError: It cannot be kept.
-        UsageError: The name is taken or not valid, or the file is not what it should be.
+        MissingError: The file or a named model does not exist, or the download failed.
+        OutputError: The model cannot be written.
+        UsageError: The name is taken or invalid, or the file has the wrong format or checksum.
     """
     progress = progress or Silent()
     target = place_for(name, force=force)
@@ -96,7 +96,7 @@ def add(
         _check_sum(local, sha256)
         return keep(local)
     fetched = cache_dir() / "downloads" / (name + Path(file.partition("?")[0]).suffix)
-    if sha256 is None:  # without a checksum, what an interrupted run left there could be of another address
+    if sha256 is None:  # without a checksum, a leftover file could be from another URL
         fetched.unlink(missing_ok=True)
     fetch_url(file, fetched, progress, sha256=sha256)
     try:
@@ -136,12 +136,10 @@ def _keep_concepts(
     names = names or (entry.names if entry else None)
     model = model or (entry.model if entry else None)
     if not names or not model:
-        raise UsageError(
-            "Concept embeddings need their names and their model.", "Give --names @lvis --model NAME, for example."
-        )
+        raise UsageError("Concept embeddings require --names and --model.", "For example: --names @lvis --model NAME.")
     content = read_weights(path)
     if not isinstance(content, Tensor):
-        raise UsageError(f"{path} holds a whole model, not one tensor of concept embeddings.", "Leave out --names.")
+        raise UsageError(f"{path} is a model, not a tensor of concept embeddings.", "Omit --names.")
     labels = parse_classes(names).labels
     bank = convert_concepts(content, path, labels, model, _embed_dim(model))
     bank.save(target)
@@ -150,11 +148,11 @@ def _keep_concepts(
 
 
 def _embed_dim(model: str) -> int:
-    """Return D of a model that is here or known.
+    """Return the embedding dimension D of an installed or known model.
 
     Raises:
-        MissingError: It is neither.
-        UsageError: It has no embeddings.
+        MissingError: The model is neither installed nor known.
+        UsageError: The model has no text embeddings.
     """
     entry = catalog().get(model)
     here = {item.name for item in installed()}
@@ -166,13 +164,13 @@ def _embed_dim(model: str) -> int:
 
 
 def _check_identity(card: ModelCard, entry: CatalogEntry | None) -> None:
-    """Refuse to keep one network under the known name of another."""
+    """Reject a file stored under the catalog name of a different model."""
     if entry is not None and (card.kind, card.backbone) != (entry.kind, entry.backbone):
         raise UsageError(
-            f"{card.name!r} is known as a {entry.kind} {entry.backbone or ''}".rstrip()
-            + f", and the file holds a {card.kind} {card.backbone or ''}".rstrip()
+            f"{card.name!r} is the name of a {entry.kind} {entry.backbone or ''}".rstrip()
+            + f", but the file contains a {card.kind} {card.backbone or ''}".rstrip()
             + ".",
-            "Is it the right file? Otherwise choose another name.",
+            "Check the file, or choose another name.",
         )
 
 
@@ -182,7 +180,7 @@ def _check_sum(path: Path, sha256: str | None) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256.lower():
-        raise UsageError(f"{path} has the checksum {found}, not the one given.", "Is the file whole?")
+        raise UsageError(f"{path} has the SHA-256 checksum {found}, expected {sha256}.", "Download the file again.")
 
 
 __all__ = ["Added", "ModelRow", "Pruned", "add", "export", "get", "list_models", "prune", "remove", "where"]
@@ -192,18 +190,18 @@ State = Literal["package", "here", "get", "hand", "damaged"]
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One line of the list of models.
+    """A row of the list of models.
 
     Attributes:
-        name: What `--model` calls it.
+        name: Its name.
         kind: detector, proposals, concepts or damaged.
-        state: `package` and `here` can be used now; `get` is fetched by `models get`; `hand` by a person and then
-            `models add`; `damaged` cannot be read.
-        backbone: Name of its backbone, where it has one.
-        licence: Licence of the weights, where it is known.
-        size: Bytes on this machine, or of the download where that is known.
-        path: Where it is, if it is here.
-        summary: One sentence.
+        state: `package` and `here` are ready to use; `get` is downloaded with `models get`; `hand` is downloaded by the
+            user and imported with `models add`; `damaged` cannot be read.
+        backbone: Name of its backbone, if it has one.
+        licence: Licence of the weights, if known.
+        size: Size of the file or the download in bytes, if known.
+        path: Its file, if installed.
+        summary: One-sentence description.
     """
 
     name: str
@@ -217,7 +215,7 @@ class ModelRow:
 
 
 def list_models() -> list[ModelRow]:
-    """Return the models on this machine and those that the catalog knows. Reads file headers only."""
+    """Return the installed models and those in the catalog. Reads file headers only."""
     here = {item.name: item for item in installed()}
     known = [
         _row_here(here.pop(name), entry) if name in here else _row_known(entry) for name, entry in catalog().items()
@@ -226,36 +224,36 @@ def list_models() -> list[ModelRow]:
 
 
 def where(name: str) -> Path:
-    """Return the file of a model: a name or a path.
+    """Return the file of a model, given by name or path.
 
     Raises:
-        MissingError: It is not on this machine; the hint says how to get it.
+        MissingError: The model is not installed; the hint says how to get it.
     """
     return resolve(name)
 
 
 def get(name: str, *, half: bool = False, force: bool = False, progress: Progress | None = None) -> Added | Path:
-    """Fetch a model that the catalog knows, convert it and keep it.
+    """Download a model of the catalog, convert it and store it.
 
     Returns:
-        What was added; or the file, if it was here already.
+        The imported model, or its file if it was already installed.
 
     Raises:
-        MissingError: Unknown, to be fetched by hand, or the network does not give it.
-        OutputError: It cannot be kept.
+        MissingError: The model is unknown or must be downloaded manually, or the download failed.
+        OutputError: The model cannot be written.
     """
     progress = progress or Silent()
     entry = catalog().get(name)
     if entry is None:
         hint = did_you_mean(name, [known.name for known in catalog().values() if known.origin == "hub"])
-        raise MissingError(f"No model called {name!r} is known.", hint or "`regionclip models ls` lists what there is.")
+        raise MissingError(f"Unknown model {name!r}.", hint or "`regionclip models ls` lists all models.")
     here = {item.name: item.path for item in installed() if item.kind != "damaged"}
     if name in here and not (force and entry.origin == "hub"):
         return here[name]
     if entry.origin != "hub" or entry.repo is None:
-        raise MissingError(f"{name!r} cannot be fetched by a program.", entry.how_to_get)
+        raise MissingError(f"{name!r} must be downloaded manually.", entry.how_to_get)
     place_for(name, force=True)
-    progress.note(f"Fetching {name} from {entry.source} (licence: {entry.licence or 'not stated'}).")
+    progress.note(f"Downloading {name} from {entry.source} (licence: {entry.licence or 'not stated'}).")
     file = fetch_from_hub(entry.repo, entry.files, progress)
     plain_gelu = entry.open_clip is not None and entry.open_clip[1] != "openai"
     return add(name, str(file), gelu=plain_gelu, half=half, force=True, progress=progress)
@@ -265,17 +263,17 @@ def export(name: str, file: Path, *, force: bool = False) -> int:
     """Write the open_clip state dict of a model: image tower, text tower and logit scale.
 
     Returns:
-        How many tensors were written.
+        Number of tensors written.
 
     Raises:
-        MissingError: The model is not here, or lacks a tower.
-        OutputError: The file is there already, or cannot be written.
+        MissingError: The model is not installed, or lacks a tower.
+        OutputError: The file already exists or cannot be written.
     """
     from regionclip_cli.conversion.clip import export_open_clip
 
     path = resolve(name)
     if file.exists() and not force:
-        raise OutputError(f"{file} is there already.", "--force replaces it.")
+        raise OutputError(f"{file} already exists.", "Use --force to overwrite it.")
     return export_open_clip(path, file)
 
 

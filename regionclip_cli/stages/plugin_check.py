@@ -1,4 +1,4 @@
-"""Try what plugins promise: build each backbone, open each writer, list each dataset's classes, load each command."""
+"""Check that plugins work: build backbones, render with writers, check datasets, load commands."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from regionclip_cli.runs.progress import Progress
 from regionclip_cli.specs import BackboneSpec, DatasetSpec, WriterSpec
 
 REGIONS = 2
-"""Regions R that a backbone pools in its check."""
+"""Number of regions R pooled when checking a backbone."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of checking one thing.
+    """Result of one check.
 
     Attributes:
         kind: One of `plugins.KINDS`.
-        name: What users type.
-        distribution: The package it comes from.
-        fact: What it showed, when it kept its promise.
-        problem: What it broke, empty when nothing.
-        hint: What to do about the problem.
+        name: Name that users type.
+        distribution: Package that provides it.
+        fact: Summary of a passed check.
+        problem: Error of a failed check, else empty.
+        hint: How to solve the problem.
     """
 
     kind: str
@@ -42,17 +42,17 @@ class Outcome:
 
 
 def check(progress: Progress, *, built_in: bool = False) -> list[Outcome]:
-    """Try every plugin, one after the other; what one breaks costs only its own line.
+    """Check every plugin; a failure does not affect the others.
 
     Args:
-        progress: Told of each plugin that is done.
-        built_in: Try what comes with this package too, which builds some large networks.
+        progress: Progress over the plugins.
+        built_in: Also check the built-in parts, which builds some large networks.
     """
     offers = [offer for offer in plugins.describe() if built_in or offer.distribution != plugins.OWN]
     if not offers:
         return []
     outcomes = []
-    progress.start("plugins", len(offers), "checks")
+    progress.start("Checking plugins", len(offers), "checks")
     for offer in offers:
         outcomes.append(_try(offer))
         progress.advance()
@@ -61,7 +61,7 @@ def check(progress: Progress, *, built_in: bool = False) -> list[Outcome]:
 
 
 def _try(offer: plugins.Offer) -> Outcome:
-    """Check one offer and turn whatever its code raises into its problem."""
+    """Check one plugin and record any exception as its problem."""
 
     def outcome(fact: str = "", problem: str = "", hint: str = "") -> Outcome:
         return Outcome(offer.kind, offer.name, offer.distribution, fact, problem, hint)
@@ -73,7 +73,7 @@ def _try(offer: plugins.Offer) -> Outcome:
         return outcome(fact=CHECKS[offer.kind](plugins.find(offer.kind, offer.name)))
     except RegionClipError as err:
         return outcome(problem=err.message, hint=err.hint or hint)
-    except Exception as err:  # noqa: BLE001 - code of other people may raise anything, and costs only itself
+    except Exception as err:  # noqa: BLE001 - plugin code may raise anything
         return outcome(problem=f"{type(err).__name__}: {' '.join(str(err).split())}", hint=hint)
 
 
@@ -97,30 +97,32 @@ def check_backbone(spec: BackboneSpec) -> str:
     _expect(spec.name, f"trunk of a {width}x{height} image", (1, spec.channels, *cells), tuple(features.shape))
     _expect(spec.name, f"pool of {REGIONS} regions", (REGIONS, spec.embed_dim), tuple(embeddings.shape))
     if backbone.pool_size != spec.pool_size:
-        raise PluginError(f"Backbone {spec.name!r} promises pool_size {spec.pool_size} and has {backbone.pool_size}.")
+        raise PluginError(
+            f"Backbone {spec.name!r} has pool_size {backbone.pool_size}, but its spec states {spec.pool_size}."
+        )
     if not (features.isfinite().all() and embeddings.isfinite().all()):
-        raise PluginError(f"Backbone {spec.name!r} with random weights computes numbers that are not finite.")
+        raise PluginError(f"Backbone {spec.name!r} outputs NaN or Inf with random weights.")
     weights = sum(parameter.numel() for parameter in backbone.parameters())
     return f"{weights / 1e6:.1f} M weights, stride {spec.stride}, D = {spec.embed_dim}"
 
 
 def check_dataset(spec: DatasetSpec) -> str:
-    """Find the loader and look at the class names; no picture is read.
+    """Check the loader and the class names; no image is read.
 
     Raises:
-        PluginError: The loader does not exist or cannot be called, or a class name is empty or there twice.
+        PluginError: The loader does not exist or is not callable, or a class name is empty or duplicated.
     """
     try:
         loader = pkgutil.resolve_name(spec.loader)
     except (AttributeError, ImportError, ValueError) as err:
-        raise PluginError(f"Dataset {spec.name!r} names a loader {spec.loader!r} that is not there: {err}") from err
+        raise PluginError(f"The loader {spec.loader!r} of dataset {spec.name!r} cannot be imported: {err}") from err
     if not callable(loader):
-        raise PluginError(f"Dataset {spec.name!r} names a loader {spec.loader!r} that is not a function.")
+        raise PluginError(f"The loader {spec.loader!r} of dataset {spec.name!r} is not callable.")
     twice = [name for name, times in Counter(spec.classes).items() if times > 1]
     if twice:
-        raise PluginError(f"Dataset {spec.name!r} has classes twice: {', '.join(twice)}.")
+        raise PluginError(f"Dataset {spec.name!r} has duplicate classes: {', '.join(twice)}.")
     if not all(name.strip() for name in spec.classes):
-        raise PluginError(f"Dataset {spec.name!r} has a class without a name.")
+        raise PluginError(f"Dataset {spec.name!r} has a class with an empty name.")
     return f"{len(spec.classes)} classes: {', '.join(spec.classes)}" if spec.classes else "captions, no classes"
 
 
@@ -178,7 +180,7 @@ def check_command(command: Any) -> str:
 
 def _expect(name: str, what: str, promised: tuple[int, ...], found: tuple[int, ...]) -> None:
     if promised != found:
-        raise PluginError(f"Backbone {name!r}: the {what} has shape {found}, its spec promises {promised}.")
+        raise PluginError(f"Backbone {name!r}: the {what} has shape {found}, but its spec implies {promised}.")
 
 
 CHECKS: dict[str, Callable[[Any], str]] = {

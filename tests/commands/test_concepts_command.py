@@ -30,7 +30,7 @@ def captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_jsonl(tmp_path / "a.jsonl", [{"caption": line} for line in lines])
 
 
-def test_files_of_several_forms(captions: Path, toy_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_caption_files_of_several_formats(captions: Path, toy_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("b.txt").write_text("a dog in a car\n")
     words = ["--min-count", 1, "--max-concepts", 3, "--add", "kettle", "--drop", "lot", "--model", toy_model]
     assert typed("--captions", captions, "b.txt", *words, "--out", "x/bank.safetensors", "--json") == 0
@@ -43,7 +43,7 @@ def test_files_of_several_forms(captions: Path, toy_model: Path, capsys: pytest.
     assert "3 concepts of" in stderr
 
 
-def test_a_recipe_with_flags_and_overrides(captions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_override_the_recipe(captions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("r.yaml").write_text(
         "regionclip: 1\nname: r\nout: runs/r\ndata: {captions: {dataset: jsonl, path: a.jsonl}}\n"
         "concepts: {min_count: 50, drop: [lot]}\n"
@@ -69,7 +69,7 @@ def test_invalid_options_are_usage_errors(captions: Path, words: list[str], name
     assert named in f"{caught.value.message} {caught.value.hint}"
 
 
-def test_the_form_of_a_file_is_guessed(tmp_path: Path) -> None:
+def test_caption_format_is_guessed(tmp_path: Path) -> None:
     def write(name: str, content: str | bytes) -> str:
         path = tmp_path / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -94,5 +94,5 @@ def test_the_form_of_a_file_is_guessed(tmp_path: Path) -> None:
         str(write_tsv(tmp_path / "folder")): "tsv",
     }
     assert {path: guess_form(path) for path in expected} == expected
-    with pytest.raises(UsageError, match="is no file of captions"):
+    with pytest.raises(UsageError):
         guess_form(write("model.bin", b"\0\1\2"))

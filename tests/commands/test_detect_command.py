@@ -62,32 +62,32 @@ def test_json_lines_on_stdout(call: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "sentence"),
+    ("words", "code", "named"),
     [
-        (["photos"], ExitCode.USAGE, 'Add --classes "cat,kettle"'),
-        (["photos", "--classes", "cat", "--concepts", "bank"], ExitCode.USAGE, "give one of them"),
-        (["foto", "--classes", "cat"], ExitCode.USAGE, "Did you mean 'photos'?"),
-        (["photos", "--classes", "cat", "--iou", "3"], ExitCode.USAGE, "less than or equal to 1"),
+        (["photos"], ExitCode.USAGE, "--classes"),
+        (["photos", "--classes", "cat", "--concepts", "bank"], ExitCode.USAGE, "concepts"),
+        (["foto", "--classes", "cat"], ExitCode.USAGE, "'photos'"),
+        (["photos", "--classes", "cat", "--iou", "3"], ExitCode.USAGE, "iou"),
         (["photos", "--classes", "cat", "--nms", "some"], ExitCode.USAGE, "some"),
-        (["photos", "--classes", "cat", "--format", "jsonl,cocoo"], ExitCode.USAGE, "Did you mean 'coco'?"),
-        (["photos", "--classes", "cat", "--boxes", "b.json"], ExitCode.MISSING, "no boxes file"),
+        (["photos", "--classes", "cat", "--format", "jsonl,cocoo"], ExitCode.USAGE, "'coco'"),
+        (["photos", "--classes", "cat", "--boxes", "b.json"], ExitCode.MISSING, "b.json"),
         (["photos", "--concepts", "bank.safetensors"], ExitCode.MISSING, "bank.safetensors"),
         (["photos", "--classes", "cat", "--proposals", "tinny"], ExitCode.MISSING, "tinny"),
-        (["photos", "--classes", "cat", "--out", "photos/1.jpg"], ExitCode.USAGE, "is a file"),
-        (["-", "--classes", "cat"], ExitCode.USAGE, "Nothing is piped into standard input"),
+        (["photos", "--classes", "cat", "--out", "photos/1.jpg"], ExitCode.USAGE, "photos/1.jpg"),
+        (["-", "--classes", "cat"], ExitCode.USAGE, "input"),
     ],
 )
-def test_wrong_requests(
-    words: list[str], code: ExitCode, sentence: str, call: Any, monkeypatch: pytest.MonkeyPatch
+def test_wrong_arguments_have_an_exit_code(
+    words: list[str], code: ExitCode, named: str, call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", None)
     got, out, err = call(*words)
     assert got == code
     assert out == ""
-    assert sentence in " ".join(err.split())
+    assert named in err
 
 
-def test_strict_stops(call: Any) -> None:
+def test_strict_stops_at_the_first_bad_image(call: Any) -> None:
     Path("photos/1a.jpg").write_bytes(b"bad")
     code, out, err = call("photos", "--classes", "cat", "--strict", "--json")
     assert code == ExitCode.SOME_FAILED

@@ -36,7 +36,7 @@ def test_working_installation(capsys: pytest.CaptureFixture[str]) -> None:
     assert "BROKEN" not in out
 
 
-def test_every_example_of_the_help_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     page = command.doctor.__doc__ or ""
     lines = [line.split() for line in page.splitlines() if line.strip().startswith("regionclip ")]
     assert len(lines) == 2

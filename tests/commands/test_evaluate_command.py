@@ -33,7 +33,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 SET = ("-d", "coco", "-a", "shapes/boxes.json", "-i", "shapes", "--device", "cpu", "-m", "TOY")
 
 
-def test_json_is_all_there_is_on_stdout_and_nothing_is_kept(call: Any, tmp_path: Path) -> None:
+def test_json_prints_only_json_and_keeps_nothing(call: Any, tmp_path: Path) -> None:
     code, out, err = call(*SET, "--boxes", "ground-truth", "--json")
     told = json.loads(out)
     assert code == ExitCode.OK
@@ -44,7 +44,7 @@ def test_json_is_all_there_is_on_stdout_and_nothing_is_kept(call: Any, tmp_path:
     assert {path.name for path in tmp_path.iterdir()} == {"shapes"}
 
 
-def test_a_split_tells_base_novel_and_all(call: Any) -> None:
+def test_split_reports_base_novel_and_all(call: Any) -> None:
     Path("split.yaml").write_text("base: [red, green]\nnovel: [blue]\n")
     _, out, _ = call(*SET, "--split", "split.yaml", "--json")
     told = json.loads(out)
@@ -73,14 +73,14 @@ def test_recipe_with_overrides(call: Any, toy_model: Path) -> None:
         call("toy.yaml", "--boxes", "proposals")
 
 
-def test_a_dry_run_tells_and_writes_nothing(call: Any, tmp_path: Path) -> None:
+def test_dry_run_writes_nothing(call: Any, tmp_path: Path) -> None:
     code, out, _ = call(*SET, "--dry-run")
     assert code == ExitCode.OK
     assert "would take" in out.splitlines()[0]
     assert {path.name for path in tmp_path.iterdir()} == {"shapes"}
 
 
-def test_a_broken_photo_is_exit_code_3(call: Any) -> None:
+def test_unreadable_image_is_exit_code_3(call: Any) -> None:
     Path("shapes/1.png").write_bytes(b"no picture")
     code, out, err = call(*SET, "--boxes", "ground-truth", "--json")
     assert code == ExitCode.SOME_FAILED
@@ -93,7 +93,7 @@ def test_missing_dataset_is_a_usage_error(call: Any) -> None:
         call()
 
 
-def test_wrong_entries_are_named_and_left_out_if_so_wished(call: Any) -> None:
+def test_lenient_skips_wrong_entries(call: Any) -> None:
     path = Path("shapes/boxes.json")
     content = json.loads(path.read_text())
     content["annotations"][1]["bbox"] = [5, 5, 0, 9]

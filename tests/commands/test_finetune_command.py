@@ -35,13 +35,13 @@ def recipe(tmp_path: Path, toy_model: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", ["finetune", "train-proposals"])
-def test_a_dry_run_writes_nothing(recipe, command, capsys):
+def test_dry_run_writes_nothing(recipe, command, capsys):
     assert app.main([command, str(recipe), "--dry-run"]) == 0
     assert "1 step of 1 image" in " ".join(capsys.readouterr().err.split())
     assert not (recipe.parent / "out").exists()
 
 
-def test_one_after_the_other_and_what_is_refused(recipe, capsys):
+def test_runs_in_sequence_and_refusals(recipe, capsys):
     assert app.main(["train-proposals", str(recipe), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert Path(made["model"]).is_file()

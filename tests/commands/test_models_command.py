@@ -146,33 +146,33 @@ def test_add_replaces_only_with_force(capsys, clip_file):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "sentence"),
+    ("words", "code", "named"),
     [
-        (["add", "../x", "toy.pt"], 2, "cannot be a model's name"),
-        (["add", "regionclip-tiny", "toy.pt"], 2, "in the package"),
-        (["add", "x", "nothing.pth"], 5, "no file nothing.pth"),
-        (["add", "x", "empty.pth"], 2, "is empty"),
-        (["add", "x", "toy.pt", "--text-from", "nobody"], 5, "no model called 'nobody'"),
+        (["add", "../x", "toy.pt"], 2, "../x"),
+        (["add", "regionclip-tiny", "toy.pt"], 2, "regionclip-tiny"),
+        (["add", "x", "nothing.pth"], 5, "nothing.pth"),
+        (["add", "x", "empty.pth"], 2, "empty.pth"),
+        (["add", "x", "toy.pt", "--text-from", "nobody"], 5, "'nobody'"),
         (["add", "x", "toy.pt", "--sha256", "0" * 64], 2, "checksum"),
-        (["add", "x", "toy.pt", "--names", "@coco"], 2, "need their names and their model"),
-        (["add", "x", "toy.pt", "--names", "@coco", "--model", "clip-rn50"], 2, "not one tensor"),
-        (["add", "clip-rn50", "toy.pt"], 2, "known as a detector clip-rn50, and the file holds a detector toy-resnet"),
-        (["add", "x", "http://127.0.0.1:9/x.pth"], 5, "switched off"),
-        (["get", "regionclip-rn50"], 5, "by hand"),
+        (["add", "x", "toy.pt", "--names", "@coco"], 2, "--model"),
+        (["add", "x", "toy.pt", "--names", "@coco", "--model", "clip-rn50"], 2, "toy.pt"),
+        (["add", "clip-rn50", "toy.pt"], 2, "toy-resnet"),
+        (["add", "x", "http://127.0.0.1:9/x.pth"], 5, "http://127.0.0.1:9/x.pth"),
+        (["get", "regionclip-rn50"], 5, "regionclip-rn50"),
         (["get", "clip-rn5"], 5, "Did you mean 'clip-rn50'"),
-        (["get", "clip-rn50"], 5, "switched off"),
+        (["get", "clip-rn50"], 5, "huggingface.co"),
         (["where", "clip-rn50"], 5, "models get clip-rn50"),
-        (["where", "nobody"], 5, "no model called"),
-        (["export", "nobody", "x.pt"], 5, "no model called"),
-        (["export", "regionclip-tiny", "toy.pt"], 2, "there already"),
-        (["export", "regionclip-tiny", "x.onnx"], 2, "must end in"),
+        (["where", "nobody"], 5, "nobody"),
+        (["export", "nobody", "x.pt"], 5, "nobody"),
+        (["export", "regionclip-tiny", "toy.pt"], 2, "toy.pt"),
+        (["export", "regionclip-tiny", "x.onnx"], 2, "x.onnx"),
     ],
 )
-def test_errors_have_a_message_and_an_exit_code(capsys, clip_file, words, code, sentence):
+def test_errors_have_a_message_and_an_exit_code(capsys, clip_file, words, code, named):
     open("empty.pth", "w").close()
     ended, out, err = run(capsys, *words)
     assert (ended, out) == (code, "")
-    assert sentence in err
+    assert named in err
     assert not models_dir().exists() or not list(models_dir().iterdir())
 
 
@@ -267,7 +267,7 @@ def examples():
         yield from (shlex.split(line)[1:] for line in re.findall(r"^\s*(regionclip .*)$", text, re.M))
 
 
-def test_every_example_of_the_help_runs(capsys, monkeypatch, tmp_path):
+def test_help_examples_run(capsys, monkeypatch, tmp_path):
     """On stand-ins of the released files that take no space; writing keeps the cards and leaves the tensors out."""
     rn50 = checkpoint_toys.official("rn50")
     torch.save({"model": rn50}, "regionclip_pretrained-cc_rn50.pth")

@@ -39,14 +39,14 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run
 
 
-def test_it_labels_and_says_so(call: Any) -> None:
+def test_labels_are_written_and_summarised(call: Any) -> None:
     code, out, err = call("toy.yaml", "pseudolabel.top_k=2")
     assert (code, out) == (ExitCode.OK, "")
     assert "toy names regions among 6 concepts on cpu." in err
     assert "images/s" in err
     assert "regions of 7 images labelled, 3 shards written. Labels are in run/labels." in err
     assert {len(concepts) for row in rows() for concepts in row["concepts"]} == {2}
-    with pytest.raises(UsageError, match="Add --resume"):
+    with pytest.raises(UsageError, match="--resume"):
         call("toy.yaml", "pseudolabel.top_k=2")
     code, out, err = call("toy.yaml", "pseudolabel.top_k=2", "--resume", "--format", "coco,html", "--json")
     told = json.loads(out)
@@ -54,7 +54,7 @@ def test_it_labels_and_says_so(call: Any) -> None:
     assert told["written"] == ["run/labels/coco.json", "run/labels/regions.html"]
 
 
-def test_an_unreadable_image_is_exit_code_3(call: Any) -> None:
+def test_unreadable_image_is_exit_code_3(call: Any) -> None:
     Path("photos/2.png").write_bytes(b"x")
     code, out, err = call("toy.yaml", "--json", "--shard-of", "1/2")
     assert code == ExitCode.SOME_FAILED
@@ -62,7 +62,7 @@ def test_an_unreadable_image_is_exit_code_3(call: Any) -> None:
     assert "photos/2.png is not an image" in err
 
 
-def test_a_dry_run_is_data_too(call: Any) -> None:
+def test_dry_run_prints_json(call: Any) -> None:
     code, out, err = call("toy.yaml", "--dry-run", "--json")
     told = json.loads(out)
     assert code == ExitCode.OK

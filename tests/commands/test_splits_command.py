@@ -23,33 +23,33 @@ def run(*words: str) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
-def test_splits_are_listed() -> None:
+def test_ls() -> None:
     out, _ = run("ls")
     assert "coco-48-17" in out
     assert "866" in out
 
 
-def test_splits_are_listed_as_json() -> None:
+def test_ls_json() -> None:
     coco, lvis = map(json.loads, run("ls", "--json")[0].splitlines())
     assert coco["name"] == "coco-48-17"
     assert (len(coco["base"]), len(coco["novel"])) == (48, 17)
     assert (len(lvis["base"]), len(lvis["novel"])) == (866, 337)
 
 
-def test_files_are_cut_and_named(tmp_path: Path) -> None:
+def test_cut_writes_three_files(tmp_path: Path) -> None:
     split = write(tmp_path / "mine.json", {"base": ["dog", "cat"], "novel": ["tea kettle"]})
     source = write(tmp_path / "boxes.json", content())
     out, err = run("cut", str(split), "--annotations", str(source), "--out", str(tmp_path / "new"))
     assert [Path(line).name for line in out.splitlines()] == ["boxes_all.json", "boxes_b.json", "boxes_t.json"]
     assert all(Path(line).is_file() for line in out.splitlines())
     assert "2 classes, 2 images, 2 boxes" in err
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError):
         run("cut", str(split), "--annotations", str(source), "--out", str(tmp_path / "new"))
     told = run("cut", str(split), "--annotations", str(source), "--out", str(tmp_path / "other"), "--json")[0]
     assert [json.loads(line)["images"] for line in told.splitlines()] == [2, 2, 1]
 
 
-def test_a_class_of_the_split_that_a_file_lacks_is_told(tmp_path: Path) -> None:
+def test_cut_warns_about_missing_classes(tmp_path: Path) -> None:
     names = [label for label, _ in vocabularies.classes("coco-65")]
     names[names.index("umbrella")] = "umbrela"
     changed = content() | {"categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)]}
