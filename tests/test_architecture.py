@@ -16,6 +16,7 @@ PACKAGE = ROOT / "regionclip_cli"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 VAGUE = {"utils", "util", "helpers", "helper", "misc", "common", "manager", "managers"}
+ANSWERS_THE_SHELL = {"completion.py"}
 UNFINISHED = ("TODO", "FIXME", "XXX", "NotImplementedError")
 
 
@@ -54,7 +55,7 @@ def test_code_is_finished_and_keeps_the_rules(path: Path) -> None:
             found.append(f"line {node.lineno}: click")
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "click":
             found.append(f"line {node.lineno}: click")
-        if isinstance(node, ast.Call) and path.parent.name != "console":
+        if isinstance(node, ast.Call) and path.parent.name != "console" and path.name not in ANSWERS_THE_SHELL:
             found += [f"line {node.lineno}: {name}" for name in printing(node)]
     assert found == []
 
