@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,21 +19,41 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def _files(folder: Path) -> set[tuple[str, int]]:
-    """Return the path and modification time of every file below `folder`."""
-    return {(str(path), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+_OUTSIDE: list[str] = []
+"""Files that the tests of this process wrote outside the temporary folder."""
+
+
+def _watch_writes() -> None:
+    """Record every file that Python opens for writing, or database that it opens, outside the temporary folder."""
+    allowed = (tempfile.gettempdir(), "/dev", "/proc")
+    caches = ("__pycache__", ".pytest_cache", ".hypothesis", ".coverage")
+
+    def note(event: str, args: tuple[object, ...]) -> None:
+        if event == "open":
+            path, _, flags = args
+            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        elif event == "sqlite3.connect":
+            path, writes = args[0], True
+        else:
+            return
+        if not writes or not isinstance(path, str | bytes | os.PathLike):
+            return
+        full = os.path.abspath(os.fsdecode(path).removeprefix("file:").partition("?")[0])
+        if not full.startswith(allowed) and ":memory:" not in full and not any(name in full for name in caches):
+            _OUTSIDE.append(f"{full} in {os.environ.get('PYTEST_CURRENT_TEST', 'collection')}")
+
+    sys.addaudithook(note)
+
+
+_watch_writes()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Move home, cache and config into the temporary folder before any other fixture, and check the real ones after.
+    """Move home, cache and config into the temporary folder before any other fixture; fail if a test wrote elsewhere.
 
     Module and session fixtures run before `_isolated`, so the environment is set here for them.
     """
-    import platformdirs
-
-    cache = Path(platformdirs.user_cache_dir("regionclip"))
-    before = _files(cache)
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("REGIONCLIP_")]:
@@ -42,7 +64,7 @@ def _no_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv("REGIONCLIP_CACHE", str(home / "regionclip"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield
-    assert _files(cache) == before, f"a test wrote to {cache}"
+    assert _OUTSIDE == []
 
 
 @pytest.fixture(autouse=True)

@@ -73,8 +73,9 @@ class Remembering(torch.nn.Module):
         self.encoder = encoder
         self.seen: list[tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]] = []
 
-    def forward(self, features: torch.Tensor, boxes: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, features: torch.Tensor | list[torch.Tensor], boxes: list[torch.Tensor]) -> torch.Tensor:
         """Return the embeddings (R, D) of boxes, computed or remembered."""
+        features = features if isinstance(features, torch.Tensor) else torch.cat(list(features))
         for known, asked, answer in self.seen:
             if torch.equal(known, features) and all(map(torch.equal, asked, boxes)):
                 return answer
@@ -108,7 +109,7 @@ class Loaded:
     def features(self) -> torch.Tensor:
         """The trunk's map."""
         with torch.no_grad():
-            return self.detector.extract_feat(self.image[None].float(), [self.sample()])
+            return self.detector.extract_feat(self.image[None].float(), [self.sample()])[0]
 
     @functools.cached_property
     def regions(self) -> torch.Tensor:

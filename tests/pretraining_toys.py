@@ -52,18 +52,25 @@ def pretrainer(objectives: Objectives = ALL, **options: Any) -> RegionTextPretra
     ).train()
 
 
-def batch(count: int = 4, regions: int = 5, first: int = 0) -> tuple[torch.Tensor, list[Any]]:
-    """Return images (B, 3, 64, 96) and samples with labels and captions; image i is the same in every batch."""
+SIZES = ((64, 96), (80, 64), (64, 64), (96, 112), (64, 96))
+
+
+def batch(count: int = 4, regions: int = 5, first: int = 0, mixed: bool = False) -> tuple[Any, list[Any]]:
+    """Return images and samples with labels and captions; image i is the same in every batch.
+
+    Images are (B, 3, 64, 96), or with `mixed` a list of images of several sizes, as `UnpaddedImages` leaves them.
+    """
     images, samples = [], []
     for number in range(first, first + count):
-        image, _, _ = draw_shapes(number)
+        height, width = SIZES[number % len(SIZES)] if mixed else SIZES[0]
+        image, _, _ = draw_shapes(number, height, width)
         images.append(torch.from_numpy(image).permute(2, 0, 1).float())
         generator = np.random.default_rng(number)
         corners = generator.uniform(0, 30, (regions + number % 2, 2))
         boxes = np.concatenate([corners, corners + generator.uniform(16, 33, corners.shape)], axis=1)
         order = np.stack([generator.permutation(CONCEPTS)[:3] for _ in boxes])
         probs = np.sort(generator.dirichlet(np.ones(4), len(boxes))[:, :3])[:, ::-1].copy()
-        sample = image_sample(64, 96, key=f"image-{number}", caption="x" * (number + 1), seed=number)
+        sample = image_sample(height, width, key=f"image-{number}", caption="x" * (number + 1), seed=number)
         sample.regions = InstanceData(bboxes=boxes.astype(np.float32), concepts=order, probs=probs.astype(np.float32))
         samples.append(sample)
-    return torch.stack(images), samples
+    return images if mixed else torch.stack(images), samples

@@ -105,9 +105,7 @@ class PseudolabelSection(Section):
     min_score: Share = Field(0.1, description="Drop regions whose best concept is less probable than this.")
     short_side: int = Field(800, ge=0, description="Shorter image side in pixels; 0 leaves images as they are.")
     max_side: Count = Field(1333, description="Longest image side in pixels.")
-    batch: Count = Field(
-        1, description="Images to look at together; padded to one size, they get slightly other proposals."
-    )
+    batch: Count = Field(1, description="Images per batch; labels do not depend on it.")
     shard_size: Count = Field(1000, description="Images of one output file; what a killed run does again at most.")
     dtype: Literal["auto", "fp32", "bf16"] = Field("auto", description="Number type of the networks.")
     concepts: str | None = Field(None, description="A concept bank; left out, the one of this recipe's `concepts`.")
@@ -165,7 +163,8 @@ class PretrainSection(Optimisation):
     min_score: Share = Field(0.1, description="Leave regions out whose best concept is less probable than this.")
     gather_regions: bool = Field(False, description="Contrast regions over all processes, not only within each.")
     whole_image: Literal["valid", "padded"] = Field(
-        "valid", description="Region of the image-text loss: the image, or the padded canvas as in the official code."
+        "valid",
+        description="Region of the image-text loss: the image, or the canvas of the batch as in the official code.",
     )
     clip_norm: float | None = Field(5.0, gt=0, description="Largest gradient norm of each parameter.")
     short_side: int = Field(800, ge=0, description="Shorter image side in pixels; 0 leaves images as they are.")

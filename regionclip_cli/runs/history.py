@@ -18,8 +18,6 @@ from regionclip_cli.recipe.schema import Recipe
 
 FREE = ("workers", "log_every", "checkpoint_every", "keep_last", "batch", "steps")
 """Settings that a run may change when it is taken up again: they do not touch what was done already."""
-DECISIVE = frozenset({"pseudolabel.batch"})
-"""Settings that are called so and do count: images that are padded to one size get other proposals than alone."""
 
 
 @dataclass
@@ -133,7 +131,7 @@ class RunBook:
 
 def is_free(key: str, free: Collection[str] = FREE) -> bool:
     """Say whether a setting may differ, by the last word of its key."""
-    return key.rpartition(".")[2] in free and key not in DECISIVE
+    return key.rpartition(".")[2] in free
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = FREE) -> list[str]:

@@ -17,6 +17,7 @@ from regionclip_cli.hub.model_card import read_card
 from regionclip_cli.inference.device import choose_device, choose_dtype
 from regionclip_cli.inference.preprocess import PreparedImage
 from regionclip_cli.stages.label_plan import Plan
+from regionclip_cli.vision.batches import Images
 from regionclip_cli.vision.classifier import match_concepts
 from regionclip_cli.vision.crop_encoder import CropEncoder
 from regionclip_cli.vision.detector import OpenVocabularyDetector, clip_boxes
@@ -85,15 +86,15 @@ class RegionTeacher:
         ]
 
     def _propose(
-        self, batch: Tensor, samples: Sequence[DetDataSample], features: Tensor | None, numbers: Sequence[int]
+        self, batch: Images, samples: Sequence[DetDataSample], features: list[Tensor] | None, numbers: Sequence[int]
     ) -> list[Proposals]:
         """Return the proposals of each image in network pixels."""
         if not isinstance(self.source, RandomBoxes):
             return self.source(batch, samples, features)
         found = []
-        for sample, number in zip(samples, numbers, strict=True):
+        for image, sample, number in zip(batch, samples, numbers, strict=True):
             self.source.seed = _own_seed(self.seed, number)
-            found += self.source(batch, [sample])
+            found += self.source([image], [sample])
         return found
 
     def _best(self, found: Proposals) -> Proposals:

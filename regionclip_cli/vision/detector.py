@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
@@ -20,6 +19,7 @@ from regionclip_cli.registry import MODELS
 from regionclip_cli.vision import roi_training
 from regionclip_cli.vision.backbones.base import Backbone
 from regionclip_cli.vision.backbones.build import build_backbone
+from regionclip_cli.vision.batches import Images, UnpaddedImages, run_by_shape, unpadded
 from regionclip_cli.vision.classifier import ConceptClassifier, fuse
 from regionclip_cli.vision.federated import FederatedClasses
 from regionclip_cli.vision.linear_classifier import LinearClassifier
@@ -34,8 +34,8 @@ from regionclip_cli.vision.scoring import Scoring, as_scoring
 class OpenVocabularyDetector(BaseDetector):
     """RegionCLIP as an mmdet detector: it takes and returns `DetDataSample`, so mmengine runners train and test it.
 
-    Inputs are RGB pixels 0..255, padded at the bottom and the right; a sample's `img_shape` is the valid size. The
-    trunk sees zeros outside it (after normalisation), as in the official code.
+    Inputs are RGB pixels 0..255: a list of images (3, h, w), or a tensor (B, 3, H, W) whose images may be padded at the
+    bottom and the right. What lies outside a sample's `img_shape` is cut off, so no image depends on its neighbours.
 
     Args:
         backbone: The network, or `{"name", "clip", "pool_size"}` as `build_backbone` takes them.
@@ -47,7 +47,7 @@ class OpenVocabularyDetector(BaseDetector):
         chunk: Regions embedded at a time; it bounds memory and changes no result.
         train_cfg: A `RoiTraining`, or a mapping of its fields.
         test_cfg: A `Scoring`, a preset's name, or a mapping of its fields with an optional `preset`.
-        data_preprocessor: Pads a batch; by default mmdet's, without normalisation.
+        data_preprocessor: By default `UnpaddedImages`. One that normalises pixels does not fit: the backbone does.
         init_cfg: As in mmengine.
     """
 
@@ -66,7 +66,7 @@ class OpenVocabularyDetector(BaseDetector):
         data_preprocessor: nn.Module | dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(data_preprocessor or DetDataPreprocessor(), init_cfg)
+        super().__init__(data_preprocessor or UnpaddedImages(), init_cfg)
         self.backbone = backbone if isinstance(backbone, Backbone) else build_backbone(**backbone)
         self.backbone.freeze(freeze)
         self.proposals = proposals if isinstance(proposals, ProposalSource) else build_proposals(dict(proposals))
@@ -132,20 +132,13 @@ class OpenVocabularyDetector(BaseDetector):
             self.proposals.eval()
         return self
 
-    def extract_feat(self, images: Tensor, samples: Sequence[DetDataSample] | None = None) -> Tensor:
-        """Return the feature map (B, channels, H/stride, W/stride) of images (B, 3, H, W)."""
-        normal = self.backbone.normalise(images)
-        for image, sample in zip(normal, samples or (), strict=bool(samples)):
-            height, width = sample.img_shape[:2]
-            image[:, height:] = 0
-            image[:, :, width:] = 0
-        if self.region_encoder.checkpointing and torch.is_grad_enabled():
-            return checkpoint(self.backbone.trunk, normal, use_reentrant=False)
-        return self.backbone.trunk(normal)
+    def extract_feat(self, images: Images, samples: Sequence[DetDataSample] | None = None) -> list[Tensor]:
+        """Return the feature map (1, channels, h/stride, w/stride) of each image."""
+        return run_by_shape(self._trunk, unpadded(images, samples))
 
-    def propose(self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor) -> list[Proposals]:
+    def propose(self, images: Images, samples: Sequence[DetDataSample], features: Sequence[Tensor]) -> list[Proposals]:
         """Return the boxes (K, 4) of each image in network-input pixels, with objectness logits (K,) or None."""
-        return self.proposals(images, samples, features if self.proposals.needs_features else None)
+        return self.proposals(unpadded(images, samples), samples, features if self.proposals.needs_features else None)
 
     @torch.no_grad()
     def region_embeddings(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
@@ -161,11 +154,11 @@ class OpenVocabularyDetector(BaseDetector):
         samples = [DetDataSample(metainfo={"img_shape": tuple(image.shape[-2:])}) for image in images]
         data = self.data_preprocessor({"inputs": list(images), "data_samples": samples})
         features = self.extract_feat(data["inputs"], data["data_samples"])
-        placed = [each.to(features.device, torch.float32) for each in boxes]
+        placed = [each.to(self.backbone.device, torch.float32) for each in boxes]
         return list(self.region_encoder(features, placed).split([len(each) for each in placed]))
 
     @torch.no_grad()
-    def predict(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> list[DetDataSample]:
+    def predict(self, batch_inputs: Images, batch_data_samples: list[DetDataSample]) -> list[DetDataSample]:
         """Write `pred_instances` into every sample, best detection first, and return the samples.
 
         `bboxes` (N, 4) are in pixels of the original image (`scale_factor` and `ori_shape` of the sample), `scores` are
@@ -180,15 +173,15 @@ class OpenVocabularyDetector(BaseDetector):
             sample.pred_instances = self._detections(sample, found, regions)
         if self.mask_head is not None:
             for image, sample in enumerate(batch_data_samples):
-                sample.pred_instances.masks = self._masks(sample, features[image : image + 1])
+                sample.pred_instances.masks = self._masks(sample, features[image])
         return batch_data_samples
 
-    def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
+    def loss(self, batch_inputs: Images, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """Return `loss_cls`, with the heads `loss_bbox` and `loss_mask`, and those of a proposal head trained along."""
         features = self.extract_feat(batch_inputs, batch_data_samples)
         losses = self._proposal_loss(features, batch_data_samples) if self._proposal_loss else {}
         with torch.no_grad():
-            proposals = self.propose(batch_inputs, batch_data_samples, features.detach())
+            proposals = self.propose(batch_inputs, batch_data_samples, [each.detach() for each in features])
         sampled = [
             roi_training.sample_regions(found.boxes, sample, self.train_cfg)
             for found, sample in zip(proposals, batch_data_samples, strict=True)
@@ -211,14 +204,22 @@ class OpenVocabularyDetector(BaseDetector):
         return losses
 
     def _forward(
-        self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample] | None = None
+        self, batch_inputs: Images, batch_data_samples: list[DetDataSample] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the proposals (sum of K, 4) and their embeddings (sum of K, D), nothing selected."""
-        shape = tuple(batch_inputs.shape[-2:])
-        samples = batch_data_samples or [DetDataSample(metainfo={"img_shape": shape}) for _ in batch_inputs]
+        samples = batch_data_samples or [
+            DetDataSample(metainfo={"img_shape": tuple(image.shape[-2:])}) for image in batch_inputs
+        ]
         features = self.extract_feat(batch_inputs, samples)
         boxes = [found.boxes for found in self.propose(batch_inputs, samples, features)]
         return torch.cat(boxes), self.region_encoder(features, boxes)
+
+    def _trunk(self, images: Tensor) -> Tensor:
+        """Return the feature maps (B, channels, h/stride, w/stride) of images (B, 3, h, w) of one size."""
+        normal = self.backbone.normalise(images)
+        if self.region_encoder.checkpointing and torch.is_grad_enabled():
+            return checkpoint(self.backbone.trunk, normal, use_reentrant=False)
+        return self.backbone.trunk(normal)
 
     @property
     def _proposal_loss(self) -> Callable[..., dict[str, Tensor]] | None:
@@ -238,7 +239,7 @@ class OpenVocabularyDetector(BaseDetector):
         height, width = sample.get("ori_shape", sample.img_shape)[:2]
         if self.mask_head is None or not len(boxes):
             return torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
-        maps = self.region_encoder.maps(features, [boxes * boxes.new_tensor([across, down, across, down])])
+        maps = self.region_encoder.maps([features], [boxes * boxes.new_tensor([across, down, across, down])])
         return paste_masks(self.mask_head(maps), boxes, int(height), int(width))
 
     def _detections(self, sample: DetDataSample, found: Proposals, regions: Tensor) -> InstanceData:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
 from torch import Tensor
@@ -23,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from regionclip_cli.errors import UsageError
 from regionclip_cli.registry import MODELS
 from regionclip_cli.vision import losses
+from regionclip_cli.vision.batches import Images, UnpaddedImages
 from regionclip_cli.vision.detector import OpenVocabularyDetector
 from regionclip_cli.vision.distributed import gathered, rank_weight, summed
 from regionclip_cli.vision.teacher import Knowledge, OnlineTeacher, from_labels
@@ -81,7 +81,7 @@ class RegionTextPretrainer(BaseModel):
         teacher: OnlineTeacher | None = None,
         texts: Texts | None = None,
     ) -> None:
-        super().__init__(DetDataPreprocessor())
+        super().__init__(UnpaddedImages())
         if concepts.shape[1] != student.backbone.embed_dim:
             raise UsageError(
                 f"Concepts of {concepts.shape[1]} dimensions cannot teach a student of {student.backbone.embed_dim}.",
@@ -108,15 +108,15 @@ class RegionTextPretrainer(BaseModel):
         backbone.pool = torch.compile(backbone.pool, dynamic=True)  # type: ignore[method-assign]
         self.student.region_encoder.path = "plain"
 
-    def forward(self, inputs: Tensor, data_samples: list[DetDataSample] | None = None, mode: str = "tensor") -> Any:
-        """Return the losses (`mode="loss"`) of images (B, 3, H, W), or their embeddings (B, D)."""
-        samples = data_samples or [DetDataSample(metainfo={"img_shape": tuple(inputs.shape[-2:])}) for _ in inputs]
+    def forward(self, inputs: Images, data_samples: list[DetDataSample] | None = None, mode: str = "tensor") -> Any:
+        """Return the losses (`mode="loss"`) of B images, or their embeddings (B, D)."""
+        samples = data_samples or [DetDataSample(metainfo={"img_shape": tuple(one.shape[-2:])}) for one in inputs]
         if mode == "loss":
             return self.loss(inputs, samples)
         features = self.student.extract_feat(inputs, samples)
         return self.student.region_encoder(features, self.whole_images(inputs, samples))
 
-    def loss(self, inputs: Tensor, samples: list[DetDataSample]) -> dict[str, Tensor]:
+    def loss(self, inputs: Images, samples: list[DetDataSample]) -> dict[str, Tensor]:
         """Return the weighted losses that are on, and `regions`, how many of each image they are over."""
         o = self.objectives
         regional = bool(o.region_text or o.distill)
@@ -141,7 +141,8 @@ class RegionTextPretrainer(BaseModel):
         o = self.objectives
         targets = torch.cat([its.concepts[:, 0] for its in known])
         found = {}
-        scale: Tensor | float = rank_weight(len(regions), regions.device) if o.gather_regions else 1.0
+        # The mean over the regions of all processes, however many of them are this one's.
+        share = rank_weight(len(regions), regions.device) if o.distill or o.gather_regions else 1.0
         if o.distill:
             full = [its.full for its in known if its.full is not None]
             if len(full) == len(known):
@@ -150,11 +151,11 @@ class RegionTextPretrainer(BaseModel):
                 best = torch.cat([its.concepts for its in known])
                 probs = torch.cat([its.probs for its in known])
                 loss = losses.partial_distillation(regions, self.concepts, best, probs, o.temperature)
-            found["loss_distill"] = o.distill * scale * loss
+            found["loss_distill"] = o.distill * share * loss
         if o.region_text:
             counts = summed(targets.bincount(minlength=len(self.concepts))) if o.gather_regions else None
             loss = losses.concept_contrastive(regions, self.concepts, targets, o.temperature, counts)
-            found["loss_region_text"] = o.region_text * scale * loss
+            found["loss_region_text"] = o.region_text * (share if o.gather_regions else 1.0) * loss
         return found
 
     def keep(self, known: Sequence[Knowledge]) -> list[Knowledge]:
@@ -165,19 +166,20 @@ class RegionTextPretrainer(BaseModel):
             return list(known)
         return [its.only(mask) for its, mask in zip(known, passed, strict=True)]
 
-    def whole_images(self, inputs: Tensor, samples: Sequence[DetDataSample]) -> list[Tensor]:
+    def whole_images(self, inputs: Images, samples: Sequence[DetDataSample]) -> list[Tensor]:
         """Return for each image the region (1, 4) that stands for all of it."""
-        canvas = inputs.shape[-2:]
-        padded = self.objectives.whole_image == "padded"
-        sizes = [canvas if padded else sample.img_shape[:2] for sample in samples]
-        return [inputs.new_tensor([[0, 0, width, height]], dtype=torch.float32) for height, width in sizes]
+        device = inputs[0].device
+        sizes = [sample.img_shape[:2] for sample in samples]
+        if self.objectives.whole_image == "padded":
+            sizes = [tuple(max(side) for side in zip(*sizes, strict=True))] * len(sizes)
+        return [torch.tensor([[0, 0, width, height]], dtype=torch.float32, device=device) for height, width in sizes]
 
-    def _known(self, inputs: Tensor, samples: Sequence[DetDataSample]) -> list[Knowledge]:
-        known = from_labels(samples, inputs.device) if self.teacher is None else self.teacher(inputs, samples)
+    def _known(self, inputs: Images, samples: Sequence[DetDataSample]) -> list[Knowledge]:
+        known = from_labels(samples, inputs[0].device) if self.teacher is None else self.teacher(inputs, samples)
         return self.keep(known)
 
     def _embed(
-        self, inputs: Tensor, samples: Sequence[DetDataSample], boxes: Sequence[Tensor], images: Sequence[int]
+        self, inputs: Images, samples: Sequence[DetDataSample], boxes: Sequence[Tensor], images: Sequence[int]
     ) -> Tensor:
         """Return the student's embeddings (sum of R, D) of boxes, each group of them in the image of that number."""
         student = self.student
@@ -186,7 +188,7 @@ class RegionTextPretrainer(BaseModel):
         else:
             features = student.extract_feat(inputs, samples)
         groups = [
-            (features[image : image + 1], some)
+            (features[image], some)
             for image, its in zip(images, boxes, strict=True)
             for some in its.split(student.region_encoder.chunk)
             if len(some)
@@ -196,8 +198,8 @@ class RegionTextPretrainer(BaseModel):
             return student.region_encoder(features[:1], self.whole_images(inputs[:1], samples[:1]))[:0]
         if self._checkpointing:
             encoder = student.region_encoder
-            return torch.cat([checkpoint(encoder, one, [some], use_reentrant=False) for one, some in groups])
-        return torch.cat([student.region_encoder(one, [some]) for one, some in groups])
+            return torch.cat([checkpoint(encoder, [one], [some], use_reentrant=False) for one, some in groups])
+        return torch.cat([student.region_encoder([one], [some]) for one, some in groups])
 
     @torch.no_grad()
     def _encode(self, captions: Sequence[str]) -> Tensor:

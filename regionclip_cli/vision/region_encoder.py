@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import roi_align
 
 from regionclip_cli.vision.backbones.base import Backbone, Grid, RegionPlan
+from regionclip_cli.vision.batches import maps_by_image
 from regionclip_cli.vision.roi_align import separable_roi_align
 
 Path = Literal["auto", "plain", "fast"]
@@ -42,52 +43,59 @@ class RegionEncoder(nn.Module):
         """The trunk and pool in use."""
         return self._backbone[0]
 
-    def forward(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: Tensor | Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Embed every box of every image.
 
         Args:
-            features: What `backbone.trunk` returned, (B, channels, h, w).
+            features: What `backbone.trunk` returned, (B, channels, h, w), or a list of (1, channels, h, w).
             boxes: For each image its boxes (R_i, 4), xyxy in network-input pixels.
 
         Returns:
             (sum of R_i, D) float32, not normalised, in the order of `boxes`.
         """
-        total = sum(len(image_boxes) for image_boxes in boxes)
-        separable = self._separable(features)
-        plan = self._plan(features, total, separable)
-        maps = [_channels_last(grid.features) if separable else grid.features.float() for grid in plan.grids]
-        embeddings = []
-        for image, image_boxes in enumerate(boxes):
-            for some in image_boxes.detach().split(self.chunk):
-                cuts = []
-                for grid, cells in zip(plan.grids, maps, strict=True):
-                    cut = self._cut_separably if separable else self._cut
-                    cuts.append(cut(grid, cells[image], some).to(features.dtype))
-                embeddings.append(self._run(plan.pool, *cuts).float())
-        return torch.cat(embeddings) if embeddings else features.new_zeros(0, self.backbone.embed_dim).float()
+        embeddings = [
+            self._embed(its_features, its_boxes.detach())
+            for its_features, its_boxes in zip(maps_by_image(features), boxes, strict=True)
+            if len(its_boxes)
+        ]
+        if not embeddings:
+            return torch.zeros(0, self.backbone.embed_dim, device=self.backbone.device)
+        return torch.cat(embeddings)
 
-    def maps(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    def maps(self, features: Tensor | Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Cut every box and return the maps that its embedding is made of, `Backbone.region_maps`.
 
         `backbone.embed_maps` of them are the embeddings that `forward` returns, up to rounding: whoever needs both,
         such as a detector with a mask head, computes the late stages once.
 
         Args:
-            features: What `backbone.trunk` returned, (B, channels, h, w).
+            features: What `backbone.trunk` returned, (B, channels, h, w), or a list of (1, channels, h, w).
             boxes: For each image its boxes (R_i, 4), xyxy in network-input pixels; one at least.
 
         Returns:
             (sum of R_i, c', p, p) in the type of `features`, in the order of `boxes`.
         """
-        grid, cells = Grid(features, self.backbone.pool_size), features.float()
+        side = self.backbone.pool_size
         parts = [
-            self._run(self.backbone.region_maps, self._cut(grid, cells[image], some).to(features.dtype))
-            for image, image_boxes in enumerate(boxes)
+            self._run(self.backbone.region_maps, self._cut(Grid(cells, side), cells[0].float(), some).to(cells.dtype))
+            for cells, image_boxes in zip(maps_by_image(features), boxes, strict=True)
             for some in image_boxes.detach().split(self.chunk)
             if len(some)
         ]
         if not parts:
             raise ValueError("There must be a box to cut out.")
+        return torch.cat(parts)
+
+    def _embed(self, features: Tensor, boxes: Tensor) -> Tensor:
+        """Return the embeddings (R, D) float32 of boxes (R, 4) of one image with features (1, channels, h, w)."""
+        separable = self._separable(features)
+        plan = self._plan(features, len(boxes), separable)
+        cut = self._cut_separably if separable else self._cut
+        maps = [_channels_last(grid.features)[0] if separable else grid.features[0].float() for grid in plan.grids]
+        parts = []
+        for some in boxes.split(self.chunk):
+            cuts = [cut(grid, cells, some).to(features.dtype) for grid, cells in zip(plan.grids, maps, strict=True)]
+            parts.append(self._run(plan.pool, *cuts).float())
         return torch.cat(parts)
 
     def _run(self, late: Callable[..., Tensor], *cuts: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.model_card import read_card
+from regionclip_cli.vision.batches import Images
 from regionclip_cli.vision.classifier import match_concepts
 from regionclip_cli.vision.detector import OpenVocabularyDetector
 from regionclip_cli.vision.model_io import load_detector, load_teacher
@@ -95,16 +96,16 @@ class OnlineTeacher(nn.Module):
         return self
 
     @torch.no_grad()
-    def forward(self, images: Tensor, samples: Sequence[DetDataSample]) -> list[Knowledge]:
+    def forward(self, images: Images, samples: Sequence[DetDataSample]) -> list[Knowledge]:
         """Name regions of a batch, in full precision whatever the student computes in.
 
         Which of an image's proposals are drawn depends on `seed` in its sample's metainfo alone.
 
         Args:
-            images: (B, 3, H, W) RGB in 0..255.
+            images: RGB in 0..255, each of its own size.
             samples: One for each image, with `img_shape`.
         """
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(self.concepts.device.type, enabled=False):
             seen = self.finder.extract_feat(images, samples) if self._finder_looks else None
             features = seen if self._finder_looks and self.finder is self.tower else None
             found = self.finder.proposals(images, samples, seen)

@@ -126,7 +126,7 @@ def test_nothing_is_run_twice(stages: StandIns) -> None:
     [
         ({"concepts": {"min_count": 3}}, ["done", "done", "done", "done"]),
         ({"pseudolabel": {"regions": 3}}, ["unchanged", "done", "done", "done"]),
-        ({"pseudolabel": {"batch": 2}}, ["unchanged", "done", "done", "done"]),  # images are padded to one size
+        ({"pseudolabel": {"batch": 2}}, ["unchanged"] * 4),
         ({"pretrain": {"teacher": "labels", "steps": 6}}, ["unchanged", "unchanged", "done", "done"]),
         ({"evaluate": ({"dataset": "coco"},)}, ["unchanged", "unchanged", "unchanged", "done"]),
         ({"seed": 4}, ["done", "done", "done", "done"]),

@@ -65,11 +65,11 @@ def test_a_second_run_is_refused_or_has_nothing_to_do(work: Path, toy_teacher: P
     assert shards() == before
 
 
-def test_other_shards_hold_the_same_rows(work: Path, toy_teacher: Path) -> None:
-    """Shards end batches; where sizes of images and batches fit, their size changes nothing."""
+@pytest.mark.parametrize("settings", [{"batch": 1, "shard_size": 100}, {"batch": 3}, {"batch": 8, "shard_size": 5}])
+def test_labels_do_not_depend_on_batches_and_shards(work: Path, toy_teacher: Path, settings: dict[str, int]) -> None:
     run(labelling(toy_teacher, batch=1))
-    run(labelling(toy_teacher, out="large", batch=1, shard_size=100))
-    assert rows() == rows("large")
+    run(labelling(toy_teacher, out="other", **settings))
+    assert rows() == rows("other")
 
 
 @pytest.mark.parametrize("at", range(1, 8))

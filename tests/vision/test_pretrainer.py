@@ -107,11 +107,11 @@ def test_the_teacher_keeps_full_precision() -> None:
     assert torch.equal(full, same)
 
 
-def test_the_whole_image_is_its_valid_area_unless_parity_asks_for_the_canvas() -> None:
-    sample = image_sample(40, 50)
-    canvas = torch.zeros(1, 3, 64, 96)
-    (valid,) = pretrainer().whole_images(canvas, [sample])
-    (padded,) = pretrainer(replace(ALL, whole_image="padded")).whole_images(canvas, [sample])
+def test_whole_image_region_is_the_image_or_the_canvas_of_the_batch() -> None:
+    samples = [image_sample(40, 50), image_sample(64, 30), image_sample(10, 96)]
+    images = [torch.zeros(3, *sample.img_shape) for sample in samples]
+    valid = pretrainer().whole_images(images, samples)[0]
+    padded = pretrainer(replace(ALL, whole_image="padded")).whole_images(images, samples)[0]
     assert valid.tolist() == [[0, 0, 50, 40]]
     assert padded.tolist() == [[0, 0, 96, 64]]
 

@@ -32,7 +32,7 @@ def tamed(network: ProposalSource) -> ProposalSource:
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    pixels = network.prepare(image(64, 96), [(64, 96)])
+    pixels = network.prepare(image(64, 96))
     maps = network.backbone(pixels) if network.neck is None else network.neck(network.backbone(pixels))
     for layer, spread in ((network.rpn_head.rpn_cls, 1.0), (network.rpn_head.rpn_reg, 0.2)):
         torch.nn.init.normal_(layer.weight, std=1e-3)
@@ -98,7 +98,7 @@ def test_networks_propose_inside_the_image(kind: str) -> None:
 
 
 def test_folded_norms_change_nothing(fpn: ProposalSource) -> None:
-    pixels = fpn.prepare(image(64, 96), [(64, 96)])
+    pixels = fpn.prepare(image(64, 96))
     plain = fpn.neck(fpn.backbone(pixels))
     fpn(image(64, 96), [sample(64, 96)])
     backbone, neck = fpn._folded

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
+
+from regionclip_cli.vision.batches import Images, groups_by_shape, maps_by_image, unpadded
 
 
 class Proposals(NamedTuple):
@@ -34,16 +37,25 @@ class ProposalSource(nn.Module):
         super().__init__()
 
     def forward(
-        self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor | None = None
+        self, images: Images, samples: Sequence[DetDataSample], features: Tensor | Sequence[Tensor] | None = None
     ) -> list[Proposals]:
         """Return the proposals of each image; those of a network come best first.
 
         Args:
-            images: (B, 3, H, W) RGB in 0..255, each image in the top left corner, zeros elsewhere.
-            samples: One for each image; `img_shape` (h, w) says how much of H x W is image.
-            features: (B, channels, H/stride, W/stride), the detector's feature map, where `needs_features`.
+            images: RGB in 0..255, (3, h, w) each; padding outside a sample's `img_shape` is cut off.
+            samples: One for each image, with `img_shape` (h, w).
+            features: The detector's feature map (1, channels, h/stride, w/stride) of each image, where
+                `needs_features`.
         """
-        raise TypeError(f"{type(self).__name__} does not say how it proposes boxes.")
+        maps = [None] * len(samples) if features is None else maps_by_image(features)
+        return [
+            self.propose(image, sample, feature)
+            for image, sample, feature in zip(unpadded(images, samples), samples, maps, strict=True)
+        ]
+
+    def propose(self, image: Tensor, sample: DetDataSample, features: Tensor | None) -> Proposals:
+        """Return the proposals of one image (3, h, w) with features (1, channels, h/stride, w/stride) or None."""
+        raise TypeError(f"{type(self).__name__} does not implement propose().")
 
     def configure(
         self, nms_iou: float | None = None, pre_nms: int | None = None, max_proposals: int | None = None
@@ -61,3 +73,19 @@ def valid_size(sample: DetDataSample) -> tuple[int, int]:
     """Return the height and width of the image within its padded plane, in pixels."""
     height, width = sample.img_shape[:2]
     return int(height), int(width)
+
+
+def mean_over_images(
+    losses: Callable[[Tensor, Sequence[DetDataSample]], dict[str, Tensor]],
+    inputs: Tensor | Sequence[Tensor],
+    samples: Sequence[DetDataSample],
+) -> dict[str, Tensor]:
+    """Return the mean over images of losses; inputs, (B, ...) or B of (1, ...), go together where shapes are equal."""
+    total: dict[str, Tensor] = {}
+    inputs = maps_by_image(inputs)
+    for group in groups_by_shape(inputs):
+        found = losses(torch.cat([inputs[index] for index in group]), [samples[index] for index in group])
+        for name, value in found.items():
+            part = value * (len(group) / len(samples))
+            total[name] = total[name] + part if name in total else part
+    return total

@@ -24,7 +24,7 @@ from torchvision.ops import box_iou
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.vision.feature_levels import Level, as_levels, unpack_levels
-from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, valid_size
+from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, mean_over_images, valid_size
 from regionclip_cli.vision.proposals.nms import Selection, suppress
 
 STRIDES = (8, 16, 32, 64)
@@ -196,27 +196,29 @@ class FpnTrunk(ProposalSource):
         self.selection.configure(nms_iou, pre_nms, max_proposals)
 
     @torch.no_grad()
-    def forward(
-        self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor | None = None
-    ) -> list[Proposals]:
-        """Return the proposals of each image, best first; of `ProposalSource.forward`, it only reads the features.
+    def propose(self, image: Tensor, sample: DetDataSample, features: Tensor | None) -> Proposals:
+        """Return the proposals of one image, best first; only the features are read.
 
         Raises:
             ValueError: There are no features, or not those of `levels`.
         """
         logits, distances = self.dense(features)
-        return self.select(logits, distances, [valid_size(sample) for sample in samples])
+        return self.select(logits, distances, [valid_size(sample)])[0]
 
-    def loss(self, features: Tensor, samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
+    def loss(self, features: Tensor | Sequence[Tensor], samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
         """Return `loss_objectness` (quality focal loss) and `loss_proposal_box` (GIoU).
 
         Args:
-            features: (B, channels, h, w), the trunk's.
+            features: (1, channels, h, w) of each image, the trunk's.
             samples: With `gt_instances.bboxes` (N, 4), the objects to be found, in pixels of the network's input; their
                 classes do not matter. `ignored_instances.bboxes` (M, 4), where present, are neither objects nor
                 background; where `ignored_instances.crowd` (M,) is true, nothing inside the box is background either.
         """
-        return self.dense_loss(*self.dense(features), samples)
+
+        def of_group(maps: Tensor, its: Sequence[DetDataSample]) -> dict[str, Tensor]:
+            return self.dense_loss(*self.dense(maps), its)
+
+        return mean_over_images(of_group, features, samples)
 
     def dense_loss(
         self, logits: Sequence[Tensor], distances: Sequence[Tensor], samples: Sequence[DetDataSample]

@@ -18,6 +18,7 @@ from regionclip_cli.data.resize import target_size
 from regionclip_cli.errors import UsageError
 from regionclip_cli.vision.backbones.base import BATCH_NORMS
 from regionclip_cli.vision.backbones.build import build_backbone
+from regionclip_cli.vision.batches import Images, run_by_shape, unpadded
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, valid_size
 from regionclip_cli.vision.proposals.fpn_trunk import FpnTrunk
 from regionclip_cli.vision.proposals.trunk_rpn import TrunkRpn
@@ -96,36 +97,26 @@ class OwnTrunk(ProposalSource):
         self._backbone[0].train(mode)
         return self
 
-    def learning_loss(self, images: Tensor, samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
-        """Return the head's losses for images (B, 3, H, W) RGB 0..255 as they are, and annotated samples."""
-        losses: dict[str, Tensor] = self.head.loss(self._features(images, samples), samples)
+    def learning_loss(self, images: Images, samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
+        """Return the head's losses for images RGB 0..255 at the size that they have, and annotated samples."""
+        features = run_by_shape(self._features, unpadded(images, samples))
+        losses: dict[str, Tensor] = self.head.loss(features, samples)
         return losses
 
     @torch.no_grad()
-    def forward(
-        self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor | None = None
-    ) -> list[Proposals]:
-        """Return the proposals of each image, best first; the features are not read."""
-        return [self._propose(image[None], sample) for image, sample in zip(images, samples, strict=True)]
-
-    def _propose(self, image: Tensor, sample: DetDataSample) -> Proposals:
-        """Return the proposals of one image (1, 3, H, W), in its pixels."""
+    def propose(self, image: Tensor, sample: DetDataSample, features: Tensor | None) -> Proposals:
+        """Return the proposals of one image, best first, in its pixels; the features are not read."""
         height, width = valid_size(sample)
         size = target_size(height, width, self.short_side, self.max_side)
-        pixels = image[:, :, :height, :width].float()
+        pixels = image[None].float()
         if size != (height, width):
             pixels = functional.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
         scaled = [DetDataSample(metainfo={"img_shape": size})]
-        (found,) = self.head(pixels, scaled, self._features(pixels, scaled))
+        (found,) = self.head(pixels, scaled, [self._features(pixels)])
         scale = found.boxes.new_tensor([width / size[1], height / size[0]] * 2)
         return Proposals(found.boxes * scale, found.logits)
 
-    def _features(self, images: Tensor, samples: Sequence[DetDataSample]) -> Tensor:
-        """Return the trunk's map of images (B, 3, H, W), which it sees zeros around."""
+    def _features(self, images: Tensor) -> Tensor:
+        """Return the trunk's maps of images (B, 3, h, w) RGB 0..255 of one size."""
         backbone = self._backbone[0]
-        normal = backbone.normalise(images)
-        for image, sample in zip(normal, samples, strict=True):
-            height, width = valid_size(sample)
-            image[:, height:] = 0
-            image[:, :, width:] = 0
-        return backbone.trunk(normal)
+        return backbone.trunk(backbone.normalise(images))

@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from regionclip_cli.errors import UsageError
 from regionclip_cli.vision.backbones.folding import folded_copy
-from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, valid_size
+from regionclip_cli.vision.batches import Images, unpadded
+from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, mean_over_images, valid_size
 from regionclip_cli.vision.proposals.nms import Selection, select
 from regionclip_cli.vision.proposals.rpn_head import build_head, rpn_losses
 
@@ -88,11 +89,15 @@ class PixelRpn(ProposalSource):
                 module.requires_grad_(False)
         self.train(True)
 
-    def learning_loss(self, images: Tensor, samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
-        """Return the losses of `learning.rpn_losses` for images (B, 3, H, W) RGB 0..255 and annotated samples."""
-        maps = self.backbone(self.prepare(images, [valid_size(sample) for sample in samples]))
-        logits, deltas = self.rpn_head(self.neck(maps) if self.neck is not None else maps)
-        return rpn_losses(self.rpn_head, logits, deltas, samples)
+    def learning_loss(self, images: Images, samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
+        """Return the losses of `rpn_losses` for images RGB 0..255 and annotated samples."""
+
+        def of_group(some: Tensor, its: Sequence[DetDataSample]) -> dict[str, Tensor]:
+            maps = self.backbone(self.prepare(some))
+            logits, deltas = self.rpn_head(self.neck(maps) if self.neck is not None else maps)
+            return rpn_losses(self.rpn_head, logits, deltas, its)
+
+        return mean_over_images(of_group, [image[None] for image in unpadded(images, samples)], samples)
 
     def configure(
         self, nms_iou: float | None = None, pre_nms: int | None = None, max_proposals: int | None = None
@@ -101,31 +106,21 @@ class PixelRpn(ProposalSource):
         self.selection.configure(nms_iou, pre_nms, max_proposals)
 
     @torch.no_grad()
-    def forward(
-        self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor | None = None
-    ) -> list[Proposals]:
-        """Return the proposals of each image, best first; arguments as in `ProposalSource.forward`."""
-        sizes = [valid_size(sample) for sample in samples]
+    def propose(self, image: Tensor, sample: DetDataSample, features: Tensor | None) -> Proposals:
+        """Return the proposals of one image, best first; the features are not read."""
         backbone, neck = self._for_inference()
-        maps = backbone(self.prepare(images, sizes))
+        maps = backbone(self.prepare(image[None]))
         logits, deltas = self.rpn_head(neck(maps) if neck is not None else maps)
-        return select(self.rpn_head, logits, deltas, sizes, self.selection)
+        return select(self.rpn_head, logits, deltas, [valid_size(sample)], self.selection)[0]
 
-    def prepare(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """Return BGR minus mean, with zeros around every image, in the network's number type.
-
-        The plane is cut to the largest image of the batch, then padded to the divisor: how the caller padded it does
-        not matter.
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return BGR minus mean, padded by zeros to the divisor, in the network's number type.
 
         Args:
-            images: (B, 3, H, W) RGB in 0..255.
-            sizes: Height and width of each image in pixels.
+            images: (B, 3, h, w) RGB in 0..255, of one size.
         """
-        height, width = (max(side) for side in zip(*sizes, strict=True))
-        pixels = images[:, :, :height, :width].float().flip(1) - images.new_tensor(MEAN_BGR).float().view(3, 1, 1)
-        for image, (rows, columns) in zip(pixels, sizes, strict=True):
-            image[:, rows:] = 0
-            image[:, :, columns:] = 0
+        height, width = images.shape[-2:]
+        pixels = images.float().flip(1) - images.new_tensor(MEAN_BGR).float().view(3, 1, 1)
         pixels = functional.pad(pixels, (0, -width % self.divisor, 0, -height % self.divisor))
         weight = self.rpn_head.rpn_cls.weight
         return pixels.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)

@@ -19,34 +19,28 @@ class GivenBoxes(ProposalSource):
     are any, are probabilities of an object, as mmdet keeps them.
     """
 
-    def forward(
-        self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor | None = None
-    ) -> list[Proposals]:
-        """Return each sample's boxes; arguments as in `ProposalSource.forward`.
+    def propose(self, image: Tensor, sample: DetDataSample, features: Tensor | None) -> Proposals:
+        """Return the sample's boxes.
 
         Raises:
-            UsageError: A sample comes without boxes.
+            UsageError: The sample comes without boxes.
         """
-        found = []
-        for sample in samples:
-            if "proposals" not in sample or "bboxes" not in sample.proposals:
-                raise UsageError("This model proposes no boxes of its own, and none were given.", "Use --boxes FILE.")
-            boxes = getattr(sample.proposals.bboxes, "tensor", sample.proposals.bboxes)
-            boxes = boxes.to(images.device, torch.float32)
-            logits = None
-            if "scores" in sample.proposals:
-                scores = sample.proposals.scores.to(images.device, torch.float64)
-                # Certainty has an infinite logit, which would survive no arithmetic.
-                logits = torch.logit(scores, eps=1e-12).float()
-            found.append(Proposals(boxes, logits))
-        return found
+        if "proposals" not in sample or "bboxes" not in sample.proposals:
+            raise UsageError("This model proposes no boxes of its own, and none were given.", "Use --boxes FILE.")
+        boxes = getattr(sample.proposals.bboxes, "tensor", sample.proposals.bboxes)
+        boxes = boxes.to(image.device, torch.float32)
+        if "scores" not in sample.proposals:
+            return Proposals(boxes, None)
+        scores = sample.proposals.scores.to(image.device, torch.float64)
+        # A score of 1 has an infinite logit, which no arithmetic survives.
+        return Proposals(boxes, torch.logit(scores, eps=1e-12).float())
 
 
 class RandomBoxes(ProposalSource):
-    """`random`: boxes between random corners of a grid over the image, the same ones for all images of a batch.
+    """`random`: boxes between random corners of a grid over the image.
 
     RegionCLIP's authors found that pre-training on such boxes comes close to pre-training on a network's proposals.
-    In evaluation mode every call draws the same boxes; in training mode each draws new ones.
+    In evaluation mode every image gets the same boxes; in training mode each draw is new.
 
     Args:
         count: Boxes of an image.
@@ -67,14 +61,12 @@ class RandomBoxes(ProposalSource):
         """Set how many boxes there are at most; arguments as in `ProposalSource.configure`."""
         self.count = self.count if max_proposals is None else min(self.count, max_proposals)
 
-    def forward(
-        self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor | None = None
-    ) -> list[Proposals]:
-        """Return the same draw for each image, stretched to its size; arguments as in `ProposalSource.forward`."""
+    def propose(self, image: Tensor, sample: DetDataSample, features: Tensor | None) -> Proposals:
+        """Return one draw, stretched to the size of the image."""
         if not self.training:
             self._generator.manual_seed(self.seed)
         corners = torch.stack([self._interval(), self._interval()], dim=1) / self.cells
-        return _stretched(corners.transpose(1, 2).flatten(1), images, samples)
+        return _stretched(corners.transpose(1, 2).flatten(1), image, sample)
 
     def _interval(self) -> Tensor:
         """Draw (count, 2) pairs of different grid lines, each pair as likely as any other, the lower one first."""
@@ -96,23 +88,18 @@ class GridBoxes(ProposalSource):
             raise UsageError("A grid of boxes needs at least one cell.")
         self.cells = tuple(cells)
 
-    def forward(
-        self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor | None = None
-    ) -> list[Proposals]:
-        """Return all cells of each image, row by row; arguments as in `ProposalSource.forward`."""
+    def propose(self, image: Tensor, sample: DetDataSample, features: Tensor | None) -> Proposals:
+        """Return all cells of the image, row by row."""
         grids = []
         for cells in self.cells:
             line = torch.arange(cells)
             y, x = torch.meshgrid(line, line, indexing="ij")
             grids.append(torch.stack([x, y, x + 1, y + 1], dim=-1).view(-1, 4) / cells)
-        return _stretched(torch.cat(grids), images, samples)
+        return _stretched(torch.cat(grids), image, sample)
 
 
-def _stretched(unit: Tensor, images: Tensor, samples: Sequence[DetDataSample]) -> list[Proposals]:
-    """Scale boxes (K, 4) within the unit square to the size of each image."""
-    found = []
-    for sample in samples:
-        height, width = valid_size(sample)
-        boxes = unit * torch.tensor([width, height, width, height], dtype=torch.float32)
-        found.append(Proposals(boxes.to(images.device), None))
-    return found
+def _stretched(unit: Tensor, image: Tensor, sample: DetDataSample) -> Proposals:
+    """Scale boxes (K, 4) within the unit square to the size of the image."""
+    height, width = valid_size(sample)
+    boxes = unit * torch.tensor([width, height, width, height], dtype=torch.float32)
+    return Proposals(boxes.to(image.device), None)

@@ -8,7 +8,7 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
-from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, valid_size
+from regionclip_cli.vision.proposals.base import Proposals, ProposalSource, mean_over_images, valid_size
 from regionclip_cli.vision.proposals.nms import Selection, select
 from regionclip_cli.vision.proposals.rpn_head import RATIOS, build_head, rpn_losses
 
@@ -54,21 +54,23 @@ class TrunkRpn(ProposalSource):
         self.selection.configure(nms_iou, pre_nms, max_proposals)
 
     @torch.no_grad()
-    def forward(
-        self, images: Tensor, samples: Sequence[DetDataSample], features: Tensor | None = None
-    ) -> list[Proposals]:
-        """Return the proposals of each image, best first; of `ProposalSource.forward`, it only reads the features.
+    def propose(self, image: Tensor, sample: DetDataSample, features: Tensor | None) -> Proposals:
+        """Return the proposals of one image, best first; only the features are read.
 
         Raises:
             ValueError: There are no features.
         """
         logits, deltas = self._dense(features)
-        return select(self.rpn_head, logits, deltas, [valid_size(sample) for sample in samples], self.selection)
+        return select(self.rpn_head, logits, deltas, [valid_size(sample)], self.selection)[0]
 
-    def loss(self, features: Tensor, samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
-        """Return the losses of `learning.rpn_losses` for features (B, channels, h, w) and annotated samples."""
-        logits, deltas = self._dense(features)
-        return rpn_losses(self.rpn_head, logits, deltas, samples)
+    def loss(self, features: Tensor | Sequence[Tensor], samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
+        """Return the losses of `rpn_losses` for the features (1, channels, h, w) of each image and its annotations."""
+
+        def of_group(maps: Tensor, its: Sequence[DetDataSample]) -> dict[str, Tensor]:
+            logits, deltas = self._dense(maps)
+            return rpn_losses(self.rpn_head, logits, deltas, its)
+
+        return mean_over_images(of_group, features, samples)
 
     def _dense(self, features: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
         """Return logits [(B, A, h, w)] and deltas [(B, 4 A, h, w)] of the single level."""
