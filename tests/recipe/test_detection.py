@@ -19,7 +19,7 @@ def test_every_field_has_one_sentence() -> None:
 def test_defaults_are_those_of_the_code_they_reach() -> None:
     assert fields.default(DetectSettings, "max_pixels") == MAX_PIXELS
     assert fields.default(DetectSettings, "model") == "regionclip-tiny"
-    assert fields.default(DetectSettings, "formats") == ("jsonl", "images")
+    assert fields.default(DetectSettings, "formats") == ("images",)
 
 
 def test_settings_are_frozen() -> None:
