@@ -70,11 +70,9 @@ def check_folder(folder: Path) -> None:
     while not os.path.lexists(nearest):
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise OutputError(f"Results cannot go to {folder}: {nearest} is a file.", "Choose another folder with --out.")
+        raise OutputError(f"Cannot write to {folder}: {nearest} is a file.", "Choose another folder with --out.")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"Results cannot go to {folder}: no permission to write in {nearest}.", "Choose another --out."
-        )
+        raise OutputError(f"Cannot write to {folder}: no write permission in {nearest}.", "Choose another --out.")
 
 
 class Journal:
@@ -179,11 +177,11 @@ def numbered(text: str) -> list[str]:
     counts, total = [], 1
     for first, last in zip(pieces[1::3], pieces[2::3], strict=True):
         if int(last) < int(first):
-            raise UsageError(f"The range {{{first}..{last}}} in {text} runs backwards.")
+            raise UsageError(f"The range {{{first}..{last}}} in {text} is descending.")
         counts.append((int(first), int(last), len(first) if first.startswith("0") else 1))
         total *= int(last) - int(first) + 1
     if total > MOST_FILES:
-        raise UsageError(f"{text} stands for {total:,} files, more than {MOST_FILES:,}.")
+        raise UsageError(f"{text} expands to {total:,} files; the limit is {MOST_FILES:,}.")
     numbers = ([f"{n:0{width}}" for n in range(first, last + 1)] for first, last, width in counts)
     return ["".join(_interleave(pieces[0::3], chosen)) for chosen in product(*numbers)]
 

@@ -144,12 +144,12 @@ def lookup(kind: str, name: str) -> Entry:
     matching = [entry for entry in entries(kind) if entry.name == name]
     if not matching:
         known = names(kind)
-        hint = did_you_mean(name, known) or (f"There are: {', '.join(known)}." if known else "None is installed.")
-        raise UsageError(f"There is no {kind[:-1]} called {name!r}.", hint)
+        hint = did_you_mean(name, known) or (f"Available: {', '.join(known)}." if known else "None is installed.")
+        raise UsageError(f"Unknown {kind[:-1]} {name!r}.", hint)
     if len(matching) > 1:
         packages = [entry.distribution for entry in matching]
         raise PluginError(
-            f"The {kind[:-1]} {name!r} is offered by {' and '.join(packages)}.",
+            f"The {kind[:-1]} {name!r} is provided by {' and '.join(packages)}.",
             f"Uninstall one of them, or allow only one: {SWITCH}={packages[0]}.",
         )
     return matching[0]

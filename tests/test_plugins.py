@@ -82,7 +82,7 @@ def test_only_what_is_asked_for_is_imported(site: Path) -> None:
 
 def test_unknown_names_get_near_ones_without_an_import(site: Path) -> None:
     add_writer(site, "scribe", "inkwell")
-    with pytest.raises(UsageError, match=r"There is no writer called 'inkwel'\. Did you mean 'inkwell'\?"):
+    with pytest.raises(UsageError, match=r"'inkwel'.*'inkwell'"):
         plugins.find("writers", "inkwel")
     with pytest.raises(UsageError, match="None is installed"):
         plugins.find("datasets", "zzz")
@@ -137,7 +137,7 @@ def test_no_plugin_replaces_what_is_ours(site: Path) -> None:
 def test_two_plugins_of_one_name_are_told_apart_by_the_switch(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_writer(site, "scribe", "ink")
     add_writer(site, "squid", "ink")
-    with pytest.raises(PluginError, match=r"offered by scribe and squid"):
+    with pytest.raises(PluginError, match=r"scribe and squid"):
         plugins.find("writers", "ink")
     problems = {offer.distribution: offer.problem for offer in plugins.describe() if offer.name == "ink"}
     assert problems == {"scribe": "The name is also offered by squid.", "squid": "The name is also offered by scribe."}

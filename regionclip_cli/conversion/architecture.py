@@ -32,8 +32,8 @@ def recognise_tower(visual: Mapping[str, Tensor]) -> str:
         if signature is not None and signature == _config_signature(clip_config(spec)):
             return name
     raise UsageError(
-        f"This image tower is none of the known ones: it looks like {_describe(signature)}.",
-        f"Known: {', '.join(BACKBONES)}. A plugin can add another backbone.",
+        f"Unknown image tower architecture: {_describe(signature)}.",
+        f"Supported: {', '.join(BACKBONES)}. A plugin can add other backbones.",
     )
 
 
@@ -95,8 +95,8 @@ def _recognise_timm(visual: Mapping[str, Tensor]) -> str:
                 return name
     known = [name for name, spec in BACKBONES.items() if "timm_model_name" in clip_config(spec)["vision_cfg"]]
     raise UsageError(
-        f"This image tower is of timm's, but none of the known ones ({', '.join(known)}).",
-        "A plugin can add another backbone.",
+        f"Unknown timm image tower; supported are {', '.join(known)}.",
+        "A plugin can add other backbones.",
     )
 
 

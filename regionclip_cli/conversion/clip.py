@@ -78,7 +78,7 @@ def card_config(card: ModelCard) -> dict[str, Any]:
     if card.clip is not None:
         return dict(card.clip)
     if card.backbone is None:
-        raise UsageError(f"{card.name} holds no CLIP model.")
+        raise UsageError(f"{card.name} contains no CLIP model.")
     return clip_config(plugins.find("backbones", card.backbone))
 
 
@@ -101,16 +101,16 @@ def take_text(path: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any] | N
 
     card = read_card(path)
     if "text" not in card.parts:
-        raise MissingError(f"{card.name} holds no text encoder to take.", "Name a model that has one in --text-from.")
+        raise MissingError(f"{card.name} has no text encoder.", "Set --text-from to a model that has one.")
     theirs = card_config(card)
     if theirs["embed_dim"] != config["embed_dim"]:
         raise UsageError(
-            f"The text encoder of {card.name} makes embeddings of {theirs['embed_dim']} dimensions, "
-            f"and this model needs {config['embed_dim']}."
+            f"The text encoder of {card.name} has embedding dimension {theirs['embed_dim']}, "
+            f"but this model requires {config['embed_dim']}."
         )
     resnet = isinstance(config["vision_cfg"].get("layers"), list | tuple)
     if not resnet and theirs.get("quick_gelu", False) != config.get("quick_gelu", False):
-        raise UsageError(f"The text encoder of {card.name} uses another activation function than this image tower.")
+        raise UsageError(f"The text encoder of {card.name} and this image tower use different activation functions.")
     with safe_open(path, framework="pt") as file:
         names = [key for key in file.keys() if key.startswith(CLIP) and not key.startswith(CLIP + VISUAL)]  # noqa: SIM118
         text = {key.removeprefix(CLIP): file.get_tensor(key) for key in names}
@@ -134,7 +134,7 @@ def open_clip_state(path: Path) -> dict[str, Tensor]:
     lacking = [part for part in ("visual", "text") if part not in card.parts]
     if lacking:
         raise MissingError(
-            f"{card.name} has no {' and no '.join(lacking)} tower, and open_clip needs both.",
+            f"{card.name} has no {' and no '.join(lacking)} tower, but open_clip requires both.",
             "`regionclip models add NAME FILE --text-from MODEL` adds a text tower." if lacking == ["text"] else "",
         )
     state = below(load_file(path), CLIP)

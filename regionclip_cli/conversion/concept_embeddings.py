@@ -30,15 +30,15 @@ def convert_concepts(content: Tensor, path: Path, names: Sequence[str], model: s
     rows = content[None] if content.ndim == 1 else content
     if rows.ndim != 2 or not rows.is_floating_point():
         shape = tuple(content.shape)
-        raise UsageError(f"{path} holds a tensor of shape {shape} and type {content.dtype}, not embeddings (C, D).")
+        raise UsageError(f"{path} contains a tensor of shape {shape} and type {content.dtype}, not embeddings (C, D).")
     if len(names) != rows.shape[0]:
         raise UsageError(
-            f"{path} holds {rows.shape[0]} embeddings, and --names has {len(names)} names.",
-            "They must match one to one, in order.",
+            f"{path} contains {rows.shape[0]} embeddings, but --names has {len(names)} names.",
+            "Give one name per embedding, in the same order.",
         )
     if rows.shape[1] != dim:
         raise UsageError(
-            f"{path} holds embeddings of {rows.shape[1]} dimensions, and the model {model!r} makes {dim}.",
-            "Name the model whose text encoder made them in --model.",
+            f"{path} contains embeddings of dimension {rows.shape[1]}, but the model {model!r} uses {dim}.",
+            "Set --model to the model whose text encoder produced them.",
         )
     return ConceptBank(tuple(names), rows.float().contiguous(), model, OFFICIAL_TEMPLATES)

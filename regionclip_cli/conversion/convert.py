@@ -88,8 +88,8 @@ def _convert_foreign(
 ) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     if isinstance(content, Tensor):
         raise UsageError(
-            f"{path} is one bare tensor of shape {tuple(content.shape)}, not a model.",
-            "Concept embeddings need their names and their model: --names @lvis --model NAME.",
+            f"{path} is a single tensor of shape {tuple(content.shape)}, not a model.",
+            "For concept embeddings, add --names and --model, e.g. --names @lvis --model NAME.",
         )
     if any(key.startswith("visual.") for key in content):
         backbone, config, tensors = from_open_clip(content, gelu=gelu)
@@ -108,8 +108,8 @@ def _convert_foreign(
     parts = Counter(key.partition(".")[0] for key in content)
     seen = ", ".join(f"{part} ({count})" for part, count in parts.most_common(6))
     raise UsageError(
-        f"{path} is of no kind this tool knows; its tensors are named {seen}.",
-        "Known: RegionCLIP checkpoints and detectors, their proposal networks, CLIP and open_clip state dicts.",
+        f"{path} has an unknown format; its tensors are named {seen}.",
+        "Supported: RegionCLIP checkpoints and detectors, their proposal networks, CLIP and open_clip state dicts.",
     )
 
 

@@ -35,7 +35,7 @@ def read_resnet(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     missing = [name for name in wanted if name not in fits and not name.endswith("num_batches_tracked")]
     if missing:
         raise UsageError(
-            f"{path} is no ResNet-50 of torchvision or timm: {len(missing)} tensors are missing or of another shape "
+            f"{path} is not a torchvision or timm ResNet-50: {len(missing)} tensors are missing or have another shape "
             f"({', '.join(missing[:3])})."
         )
     first = fits["conv1.weight"].float() / torch.tensor(STD_RGB).view(1, 3, 1, 1)

@@ -103,8 +103,8 @@ def _add_predictor(head: Mapping[str, Tensor], dim: int, fields: dict[str, Any],
     box = head.get("bbox_pred.weight")
     if box is not None and box.shape[0] != 4:
         raise UsageError(
-            f"This detector's box head predicts one box a class ({box.shape[0] // 4} of them), "
-            "and an open vocabulary needs one box for any class."
+            f"The box head of this detector is class-specific ({box.shape[0] // 4} boxes per region); "
+            "open-vocabulary detection requires a class-agnostic box head."
         )
     rows = {key: value.shape[0] for key, value in head.items() if key.endswith("cls_score.weight")}
     shapes: dict[str, tuple[int, ...]] = {"bbox_pred.weight": (4, dim), "bbox_pred.bias": (4,)}
@@ -112,7 +112,7 @@ def _add_predictor(head: Mapping[str, Tensor], dim: int, fields: dict[str, Any],
     check({key: value for key, value in head.items() if key != "cls_bg_score.weight"}, shapes, "This box predictor")
     background = head.get("cls_bg_score.weight")
     if background is not None and background.count_nonzero() > 0:
-        raise UsageError("This detector has a background embedding that is not zero, which this tool has no place for.")
+        raise UsageError("This detector has a nonzero background embedding, which is not supported.")
     found |= {"box_head.weight": head["bbox_pred.weight"], "box_head.bias": head["bbox_pred.bias"]}
     fields["parts"].append("box_head")
     for official, ours in (("cls_score.weight", "train"), ("test_cls_score.weight", "test")):
@@ -160,4 +160,4 @@ def tower_shapes(name: str) -> dict[str, tuple[int, ...]]:
 def _refuse_unknown(tensors: Mapping[str, Tensor], known: tuple[str, ...]) -> None:
     unknown = [key for key in tensors if not key.startswith(known)]
     if unknown:
-        raise UsageError(f"This RegionCLIP checkpoint has tensors of no known part: {some(unknown, 'unknown')}.")
+        raise UsageError(f"This RegionCLIP checkpoint contains unexpected tensors: {some(unknown, 'unknown')}.")

@@ -87,6 +87,6 @@ def _kind(tensors: Mapping[str, Tensor]) -> str:
     if "backbone.bottom_up.stem.conv1.weight" in tensors:
         return "rpn-fpn-lsj" if "proposal_generator.rpn_head.conv.conv0.weight" in tensors else "rpn-fpn"
     raise UsageError(
-        f"This proposal network does not stand on an ImageNet ResNet-50 ({few(sorted(tensors))}).",
-        "Of RegionCLIP's files, rpn_lvis_866, rpn_lvis_866_lsj and rpn_coco_48, _65 and _80 can be used.",
+        f"This proposal network does not use an ImageNet ResNet-50 backbone ({few(sorted(tensors))}).",
+        "Supported RegionCLIP files: rpn_lvis_866, rpn_lvis_866_lsj, rpn_coco_48, rpn_coco_65 and rpn_coco_80.",
     )

@@ -49,7 +49,7 @@ def check(found: Mapping[str, Tensor], expected: Shapes, what: str) -> None:
         if text
     ]
     if problems:
-        raise UsageError(f"{what} does not fit, tensor by tensor: {'; '.join(problems)}.")
+        raise UsageError(f"{what} does not match the architecture: {'; '.join(problems)}.")
 
 
 def some(keys: Sequence[str], adjective: str) -> str:

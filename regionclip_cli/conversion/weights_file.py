@@ -48,17 +48,17 @@ def read_weights(path: Path) -> Tensor | Tensors:
         UsageError: It is empty, damaged, a program rather than weights, or holds no tensors.
     """
     if not path.exists():
-        raise MissingError(f"There is no file {path}.")
+        raise MissingError(f"The file {path} does not exist.")
     if not path.is_file():
-        raise UsageError(f"{path} is not a file.", "Give the weights file itself.")
+        raise UsageError(f"{path} is not a file.", "Give the path of the weights file.")
     try:
         if path.stat().st_size == 0:
-            raise UsageError(f"{path} is empty.", "Was the download cut off? Fetch it again.")
+            raise UsageError(f"{path} is empty.", "Download it again.")
         if path.suffix == ".safetensors":
             return _named(load_file(path), path)
         return _unwrap(_read_pickle(path), path)
     except SafetensorError as err:
-        raise UsageError(f"{path} is damaged or is not a safetensors file: {err}.", "Fetch it again.") from err
+        raise UsageError(f"{path} is damaged or is not a safetensors file: {err}.", "Download it again.") from err
     except OSError as err:
         raise UsageError(f"{path} cannot be read: {err.strerror or err}.") from err
 
@@ -75,7 +75,7 @@ def _read_pickle(path: Path) -> Any:
         raise _refusal(path, str(err)) from err
     except _BROKEN as err:
         raise UsageError(
-            f"{path} is damaged or is not a PyTorch checkpoint.", "Was the download cut off? Compare its size."
+            f"{path} is damaged or is not a PyTorch checkpoint.", "Check its size, or download it again."
         ) from err
 
 
@@ -83,15 +83,15 @@ def _refusal(path: Path, reason: str) -> UsageError:
     """Say why a pickle was not read: it wants code, or it is garbage."""
     if path.suffix == ".pkl":
         return UsageError(
-            f"{path} is a bare pickle, which can run code when it is read, so it is not read.",
-            "detectron2's model zoo files are of this kind: load it in detectron2 and save "
+            f"{path} is a plain pickle, which can execute code when loaded, and is rejected.",
+            "For detectron2 model zoo files, load the model in detectron2 and save "
             "torch.save({'model': model.state_dict()}, 'weights.pth').",
         )
     wanted = re.search(r"(?:GLOBAL|class|Unsupported global:)\s+([\w.]+\.[\w.]+)", reason)
     what = f" ({wanted.group(1)})" if wanted else ""
     return UsageError(
-        f"{path} holds more than tensors{what}, and reading that could run code, so it is not read.",
-        "Where you trust it, open it in the program that made it and save only the weights: "
+        f"{path} contains more than tensors{what}; loading it could execute code, and it is rejected.",
+        "If you trust it, load it in the program that wrote it and save only the weights: "
         "torch.save({'model': model.state_dict()}, 'weights.pth').",
     )
 
@@ -101,12 +101,12 @@ def _refuse_torchscript(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except _BROKEN as err:
-        raise UsageError(f"{path} is damaged or is not a PyTorch checkpoint.", "Fetch it again.") from err
+        raise UsageError(f"{path} is damaged or is not a PyTorch checkpoint.", "Download it again.") from err
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         raise UsageError(
-            f"{path} is a TorchScript program (as OpenAI publishes CLIP), and reading one can run code.",
-            "`regionclip models get clip-rn50` fetches the same weights as plain tensors; "
-            "`regionclip models ls` names the others.",
+            f"{path} is a TorchScript program, like OpenAI's CLIP files, and loading it can execute code.",
+            "`regionclip models get clip-rn50` downloads the same weights as plain tensors; "
+            "`regionclip models ls` lists the others.",
         )
 
 
@@ -114,7 +114,7 @@ def _unwrap(content: Any, path: Path) -> Tensor | Tensors:
     if isinstance(content, Tensor):
         return content
     if not isinstance(content, Mapping):
-        raise UsageError(f"{path} holds a {type(content).__name__}, not weights.")
+        raise UsageError(f"{path} contains a {type(content).__name__}, not weights.")
     for key in ("model", "state_dict"):
         inner = content.get(key)
         if isinstance(inner, Mapping):
@@ -128,7 +128,7 @@ def _named(content: Mapping[Any, Any], path: Path) -> Tensors:
     others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if not tensors:
         found = f"it has {', '.join(sorted(others)[:5])}" if others else "it is an empty dict"
-        raise UsageError(f"{path} holds no tensors: {found}.", "Is it a weights file?")
+        raise UsageError(f"{path} contains no tensors: {found}.", "Check that it is a weights file.")
     if others:
         raise UsageError(
             f"{path} mixes tensors with {len(others)} other entries ({', '.join(sorted(others)[:5])}).",

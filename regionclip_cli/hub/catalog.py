@@ -63,7 +63,7 @@ class CatalogEntry(BaseModel):
             if getattr(self, option)
         )
         return (
-            f"Fetch {self.file} by hand from the Google Drive folder named on {self.page}, "
+            f"Download {self.file} from the Google Drive folder linked on {self.page}, "
             f"then run `regionclip models add {self.name} {self.file}{options}`. {target}"
         )
 

@@ -52,7 +52,9 @@ def fetch_url(url: str, target: Path, progress: Progress, *, sha256: str | None 
     if target.exists() and (sha256 is None or pooch.file_hash(str(target)) == sha256):
         return target
     if offline():
-        raise MissingError(f"{url} is not on this machine, and the network is switched off.", f"Put it at {target}.")
+        raise MissingError(
+            f"{url} has not been downloaded, and network access is disabled.", f"Save the file as {target}."
+        )
     bar = _Bar(progress, target.name)
     downloader = pooch.HTTPDownloader(
         progressbar=bar, chunk_size=MEGABYTE, timeout=(CONNECT_SECONDS, SILENCE_SECONDS), headers=_PLAIN
@@ -63,18 +65,16 @@ def fetch_url(url: str, target: Path, progress: Progress, *, sha256: str | None 
             pooch.retrieve(url, sha256, fname=target.name, path=target.parent, downloader=downloader)
     except requests.HTTPError as err:
         status = err.response.status_code if err.response is not None else "nothing"
-        raise MissingError(f"{url} cannot be fetched: the server answers {status}.", "Is the address right?") from err
+        raise MissingError(f"Cannot download {url}: HTTP status {status}.", "Check the URL.") from err
     except requests.Timeout as err:
-        raise MissingError(f"{url} cannot be fetched: the server is silent.", "Try again later.") from err
+        raise MissingError(f"Cannot download {url}: the server does not respond.", "Try again later.") from err
     except requests.RequestException as err:
         raise MissingError(
-            f"{url} cannot be fetched: the connection failed or broke off.",
-            f"Try again, or fetch it with a browser and put it at {target}.",
+            f"Cannot download {url}: the connection failed.",
+            f"Try again, or download it with a browser and save it as {target}.",
         ) from err
     except ValueError as err:
-        raise MissingError(
-            f"What came from {url} has another checksum than it should, and was thrown away.", "Try again."
-        ) from err
+        raise MissingError(f"The download of {url} has the wrong checksum and was deleted.", "Try again.") from err
     except OSError as err:
         raise OutputError(f"{target} cannot be written: {err.strerror or err}.") from err
     finally:
@@ -101,30 +101,27 @@ def fetch_from_hub(repo: str, files: Sequence[str], progress: Progress) -> Path:
         except LocalEntryNotFoundError as err:
             if not offline():
                 raise MissingError(
-                    f"{wanted} cannot be fetched: huggingface.co cannot be reached.", _by_hand(repo)
+                    f"Cannot download {wanted}: huggingface.co cannot be reached.", _by_hand(repo)
                 ) from err
         except EntryNotFoundError:
             continue
         except HfHubHTTPError as err:
             status = err.response.status_code if err.response is not None else "nothing"
-            raise MissingError(f"{wanted} cannot be fetched: the server answers {status}.", _by_hand(repo)) from err
+            raise MissingError(f"Cannot download {wanted}: HTTP status {status}.", _by_hand(repo)) from err
         except ConnectionError as err:
-            raise MissingError(f"{wanted} cannot be fetched: the connection broke off.", _by_hand(repo)) from err
+            raise MissingError(f"Cannot download {wanted}: the connection failed.", _by_hand(repo)) from err
         except OSError as err:
-            raise OutputError(f"{wanted} cannot be kept: {err.strerror or err}.") from err
+            raise OutputError(f"Cannot save {wanted}: {err.strerror or err}.") from err
     if offline():
-        raise MissingError(f"{wanted} is not on this machine, and the network is switched off.", _by_hand(repo))
-    raise MissingError(f"{wanted}: the repository has no such file.")
+        raise MissingError(f"{wanted} has not been downloaded, and network access is disabled.", _by_hand(repo))
+    raise MissingError(f"Cannot find {wanted}.")
 
 
 _PLAIN = {"Accept-Encoding": "identity"}
 
 
 def _by_hand(repo: str) -> str:
-    return (
-        f"Where there is a network, fetch the file from https://huggingface.co/{repo}/tree/main, bring it here and run "
-        "`regionclip models add NAME FILE`."
-    )
+    return f"Download the file from https://huggingface.co/{repo}/tree/main and run `regionclip models add NAME FILE`."
 
 
 class _Bar:

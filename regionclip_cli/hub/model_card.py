@@ -105,20 +105,20 @@ def read_card(path: Path) -> ModelCard:
     if text is None:
         raise UsageError(
             f"{path} is a safetensors file but not a regionclip model.",
-            "A concept bank goes to --concepts; other weights are converted by `regionclip models add NAME FILE`.",
+            "Pass a concept bank with --concepts, or import other weights with `regionclip models add NAME FILE`.",
         )
     try:
         raw = json.loads(text)
         if isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
             raise UsageError(
-                f"{path} has model file format {raw['format']}, and this version reads up to {FORMAT}.",
+                f"{path} has model file format {raw['format']}; this version supports up to {FORMAT}.",
                 "Upgrade regionclip-cli.",
             )
         return ModelCard.model_validate(raw)
     except (json.JSONDecodeError, ValidationError) as err:
         first = err.errors()[0] if isinstance(err, ValidationError) else {"loc": (), "msg": str(err)}
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"The model card in {path} is not valid: {where or 'card'}: {first['msg']}.") from err
+        raise UsageError(f"The model card in {path} is invalid: {where or 'card'}: {first['msg']}.") from err
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -163,7 +163,7 @@ def _header_and_start(path: Path) -> tuple[dict[str, Any], int]:
             size = path.stat().st_size
             body = file.read(length) if 2 <= length <= size - 8 else b""
     except FileNotFoundError as err:
-        raise MissingError(f"There is no model file {path}.") from err
+        raise MissingError(f"The model file {path} does not exist.") from err
     except OSError as err:
         raise UsageError(f"{path} cannot be read: {err.strerror or err}.") from err
     try:
@@ -173,8 +173,8 @@ def _header_and_start(path: Path) -> tuple[dict[str, Any], int]:
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as err:
         raise UsageError(
             f"{path} is not a safetensors file.",
-            "Checkpoints of other kinds are converted by `regionclip models add NAME FILE`.",
+            "Import other checkpoints with `regionclip models add NAME FILE`.",
         ) from err
     if not whole:
-        raise UsageError(f"{path} is damaged: its size does not match its header.", "Fetch or convert it again.")
+        raise UsageError(f"{path} is damaged: its size does not match its header.", "Download or convert it again.")
     return header, 8 + length

@@ -50,7 +50,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
         try:
             save_file(dict(tensors), part, metadata=dict(metadata))
         except SafetensorError as err:
-            raise OutputError(f"{path} cannot be written: {err}.", "Is there enough space on the disk?") from err
+            raise OutputError(f"Cannot write {path}: {err}.", "Check the free disk space.") from err
         with part.open("r+b") as file:
             length = struct.unpack("<Q", file.read(8))[0]
             header = json.loads(file.read(length))

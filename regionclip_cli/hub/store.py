@@ -58,12 +58,12 @@ def resolve(name_or_path: str) -> Path:
         return given
     if name_or_path in catalog():
         entry = catalog()[name_or_path]
-        raise MissingError(f"The model {name_or_path!r} is not on this machine.", entry.how_to_get)
+        raise MissingError(f"The model {name_or_path!r} is not installed.", entry.how_to_get)
     if given.is_dir() and name_or_path:
-        raise UsageError(f"{given} is a folder.", "Name the model file in it.")
+        raise UsageError(f"{given} is a folder.", "Give the model file in it.")
     if os.sep in name_or_path or given.suffix:
-        raise MissingError(f"There is no model file {given}.", _near(name_or_path))
-    raise MissingError(f"There is no model called {name_or_path!r}.", _near(name_or_path))
+        raise MissingError(f"The model file {given} does not exist.", _near(name_or_path))
+    raise MissingError(f"Unknown model {name_or_path!r}.", _near(name_or_path))
 
 
 def installed() -> list[Installed]:
@@ -88,14 +88,14 @@ def place_for(name: str, *, force: bool) -> Path:
     """
     if not is_name(name):
         raise UsageError(
-            f"{name!r} cannot be a model's name.",
-            "Use letters, digits, `.`, `_` and `-`, beginning with a letter or digit, without .safetensors.",
+            f"{name!r} is not a valid model name.",
+            "Use letters, digits, `.`, `_` and `-`; start with a letter or digit and omit .safetensors.",
         )
     if (PACKAGED / f"{name}{SUFFIX}").exists() or (name in catalog() and catalog()[name].origin == "package"):
-        raise UsageError(f"{name!r} is the name of the model in the package.", "Choose another name.")
+        raise UsageError(f"{name!r} is the name of the included model.", "Choose another name.")
     path = models_dir() / f"{name}{SUFFIX}"
     if path.exists() and not force:
-        raise UsageError(f"There is a model called {name!r} already: {path}.", "--force replaces it.")
+        raise UsageError(f"The model {name!r} already exists: {path}.", "Use --force to overwrite it.")
     return path
 
 
@@ -113,4 +113,4 @@ def _describe(path: Path, packaged: bool) -> Installed:
 
 def _near(name: str) -> str:
     known = {*catalog(), *(item.name for item in installed())}
-    return did_you_mean(name, sorted(known)) or "`regionclip models ls` lists what there is."
+    return did_you_mean(name, sorted(known)) or "`regionclip models ls` lists all models."

@@ -193,7 +193,7 @@ def test_concept_embeddings(capsys):
     bank.check("regionclip-tiny", 16)
     assert "concepts" in next(line for line in run(capsys, "ls")[1].splitlines() if line.startswith("bank"))
     words = ["add", "other", "emb.pth", "--names", "cat", "--model", "regionclip-tiny"]
-    assert "holds 3 embeddings, and --names has 1 names" in run(capsys, *words)[2]
+    assert "--names has 1 names" in run(capsys, *words)[2]
 
 
 def test_known_concept_embeddings_need_no_options(capsys):

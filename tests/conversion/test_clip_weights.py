@@ -48,7 +48,7 @@ def test_plain_gelu_is_kept_in_the_card():
 def test_timm_tower_of_another_kind_is_refused():
     shapes = clip_shapes(clip_config(BACKBONES["clip-convnext-base"]))
     state = of_shapes(shapes) | {"visual.trunk.stem.0.weight": torch.ones(96, 3, 4, 4)}
-    with pytest.raises(UsageError, match="none of the known ones"):
+    with pytest.raises(UsageError, match="image tower"):
         from_open_clip(state)
 
 
@@ -117,7 +117,7 @@ def test_export_needs_both_towers_and_a_known_ending(tiny_backbone, tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (torch.ones(65, 1024), "one bare tensor.*--names"),
+        (torch.ones(65, 1024), "tensor.*--names"),
         ({"encoder.w": torch.ones(1), "decoder.w": torch.ones(1)}, r"no kind this tool knows.*encoder \(1\)"),
         ({"backbone.conv1.weight": torch.ones(1)}, "no kind this tool knows"),
     ],

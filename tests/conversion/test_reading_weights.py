@@ -48,17 +48,17 @@ class Payload:
 def test_code_is_never_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"model": {"a": Payload()}}, "evil.pth")
-    with pytest.raises(UsageError, match="could run code"):
+    with pytest.raises(UsageError, match="execute code"):
         read_weights(tmp_path / "evil.pth")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": Payload()}))
-    with pytest.raises(UsageError, match="bare pickle"):
+    with pytest.raises(UsageError, match="pickle"):
         read_weights(tmp_path / "evil.pkl")
     assert not (tmp_path / "ran.txt").exists()
 
 
 def test_detectron2_pickles_are_refused(tmp_path):
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"model": {"w": np.ones(2)}}, protocol=2))
-    with pytest.raises(UsageError, match="detectron2's model zoo"):
+    with pytest.raises(UsageError, match="detectron2"):
         read_weights(tmp_path / "R-50.pkl")
 
 
@@ -73,9 +73,9 @@ def test_torchscript_is_refused_with_another_way(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ([1, 2], "holds a list"),
-        ({}, "holds no tensors"),
-        ({"model": {"lr": 1.0}}, "holds no tensors"),
+        ([1, 2], "list"),
+        ({}, "no tensors"),
+        ({"model": {"lr": 1.0}}, "no tensors"),
         ({"a": torch.ones(1), "lr": 1.0}, "mixes tensors"),
     ],
 )
@@ -86,7 +86,7 @@ def test_other_content_is_refused(tmp_path, content, sentence):
 
 
 def test_missing_empty_and_folders(tmp_path):
-    with pytest.raises(MissingError, match="no file"):
+    with pytest.raises(MissingError, match="does not exist"):
         read_weights(tmp_path / "w.pth")
     with pytest.raises(UsageError, match="not a file"):
         read_weights(tmp_path)

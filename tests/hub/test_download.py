@@ -114,10 +114,10 @@ def test_a_file_with_another_checksum_is_fetched_again(server, tmp_path):
 @pytest.mark.parametrize(
     ("where", "sha256", "sentence"),
     [
-        ("missing", None, "answers 404"),
-        ("cut", None, "broke off"),
-        ("cut", SHA256, "broke off"),
-        ("good", "0" * 64, "another checksum"),
+        ("missing", None, "404"),
+        ("cut", None, "connection"),
+        ("cut", SHA256, "connection"),
+        ("good", "0" * 64, "checksum"),
     ],
 )
 def test_what_goes_wrong_leaves_nothing(server, tmp_path, where, sha256, sentence):
@@ -129,7 +129,7 @@ def test_what_goes_wrong_leaves_nothing(server, tmp_path, where, sha256, sentenc
 def test_a_silent_server_is_given_up(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "SILENCE_SECONDS", 0.3)
     began = time.monotonic()
-    with pytest.raises(MissingError, match=r"broke off|silent"):
+    with pytest.raises(MissingError, match=r"connection|respond"):
         fetch_url(f"{server}/stalled", tmp_path / "w.pth", Recorder())
     assert time.monotonic() - began < 5
     assert left(tmp_path) == []
@@ -142,7 +142,7 @@ def test_nobody_answers(tmp_path):
 
 def test_offline_never_asks(server, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(MissingError, match="switched off"):
+    with pytest.raises(MissingError, match="network"):
         fetch_url(f"{server}/good", tmp_path / "w.pth", Recorder())
 
 
@@ -207,7 +207,7 @@ def test_hub_files_come_from_its_cache_when_offline(hub, monkeypatch):
     fake_hub(hub, "who/what", "open_clip_pytorch_model.bin")
     path = fetch_from_hub("who/what", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"], Recorder())
     assert path.read_bytes() == CONTENT
-    with pytest.raises(MissingError, match=r"switched off.*models add"):
+    with pytest.raises(MissingError, match=r"network.*models add"):
         fetch_from_hub("who/else", ["open_clip_model.safetensors"], Recorder())
 
 
@@ -220,7 +220,7 @@ def test_hub_files_come_from_the_network(hub):
 
 
 def test_hub_without_the_file(hub):
-    with pytest.raises(MissingError, match="no such file"):
+    with pytest.raises(MissingError, match="huggingface"):
         fetch_from_hub("who/what", ["a.safetensors", "b.safetensors"], Recorder())
 
 

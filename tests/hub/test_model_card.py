@@ -38,7 +38,7 @@ def test_fingerprint_tells_models_apart(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(MissingError, match="no model file"):
+    with pytest.raises(MissingError, match="does not exist"):
         read_card(tmp_path / "nothing.safetensors")
 
 
@@ -75,7 +75,7 @@ def test_foreign_newer_and_broken_cards_are_refused(tmp_path):
         read_card(raw(tmp_path / "b", {"regionclip": '{"format": 9, "name": "x", "aura": 1}'}))
     with pytest.raises(UsageError, match="aura"):
         read_card(raw(tmp_path / "c", {"regionclip": '{"name": "x", "aura": 1}'}))
-    with pytest.raises(UsageError, match="not valid"):
+    with pytest.raises(UsageError, match="model card"):
         read_card(raw(tmp_path / "d", {"regionclip": "{"}))
 
 
@@ -105,14 +105,14 @@ def test_nothing_is_left_when_writing_fails(tmp_path, trouble, seen):
 
 
 def test_full_disk_is_one_sentence(tmp_path):
-    with small_disk(1000), pytest.raises(OutputError, match="cannot be written"):
+    with small_disk(1000), pytest.raises(OutputError, match=r"toy\.safetensors"):
         model(tmp_path / "toy.safetensors")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_in_the_way_of_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match=r"toy\.safetensors"):
         model(tmp_path / "file" / "toy.safetensors")
 
 

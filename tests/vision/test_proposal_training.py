@@ -99,5 +99,5 @@ def test_imagenet_weights_compute_what_they_did(tmp_path):
     torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
 
     torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
-    with pytest.raises(UsageError, match="no ResNet-50"):
+    with pytest.raises(UsageError, match="ResNet-50"):
         read_resnet(tmp_path / "other.pth", source.backbone.state_dict())

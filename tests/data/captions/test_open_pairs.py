@@ -119,7 +119,7 @@ def test_numbered_ranges(first: int, count: int, width: int, tail: int) -> None:
 
 
 def test_ranges_that_make_no_sense() -> None:
-    with pytest.raises(UsageError, match="runs backwards"):
+    with pytest.raises(UsageError, match="range"):
         numbered("{5..3}.tar")
     with pytest.raises(UsageError, match=r"10,000,000,000 files"):
         numbered("{0..99999}{0..99999}.tar")

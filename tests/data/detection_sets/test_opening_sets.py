@@ -257,7 +257,7 @@ def test_a_set_of_captions_detects_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_unknown_set_has_near_names() -> None:
-    with pytest.raises(UsageError, match="no dataset called 'coko'"):
+    with pytest.raises(UsageError, match="'coko'"):
         open_detection_set(DetectionData(dataset="coko"))
     with pytest.raises(UsageError, match="needs an annotation file"):
         open_detection_set(DetectionData(dataset="coco"))
