@@ -15,9 +15,9 @@ from regionclip_cli.errors import UsageError
 from regionclip_cli.evaluation.predictions import ImagePrediction
 
 BOXES = 100_000
-"""Boxes of a portion, unless one class alone has more."""
+"""Boxes scored at once, unless one class alone has more."""
 PAIRS = 400_000
-"""Pairs of image and class of a portion."""
+"""Pairs of image and class scored at once."""
 AREAS = ("all", "small", "medium", "large")
 
 
@@ -93,17 +93,17 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """What the protocol measures: T overlaps, P recalls, C classes, A areas, M limits of detections.
+    """Precision and recall of a protocol: T IoU thresholds, P recalls, C classes, A areas, M limits of detections.
 
-    Where a class has no object (of an area), its entries are -1.
+    Entries of a class without objects (of an area) are -1.
 
     Attributes:
         overlaps: (T,) 0.5, 0.55 ... 0.95.
         recalls: (P,) 0, 0.01 ... 1.
         areas: Names of the areas.
-        limits: (M,) detections that count: of an image and class (COCO), or of an image (LVIS).
+        limits: (M,) detections that count per image and class (COCO) or per image (LVIS).
         precision: (T, P, C, A) at the last limit: the best precision at that recall or a higher one.
-        recall: (T, C, A, M) the share of objects that is found.
+        recall: (T, C, A, M) the share of objects that is detected.
     """
 
     overlaps: np.ndarray
@@ -118,10 +118,10 @@ def measure_curves(truth: DetectionSet, found: Detections, limits: tuple[int, ..
     """Match detections to objects and return precision and recall.
 
     Args:
-        truth: What there is. Sets of LVIS are scored by LVIS's rules: detections of a class count only in images where
-            it is known to be present or absent, and unmatched ones are no mistake where it is not fully annotated.
-        found: What was found.
-        limits: Detections of an image and class that count, rising.
+        truth: The annotated set. LVIS sets are scored by LVIS's rules: detections of a class count only in images where
+            it is known to be present or absent, and unmatched ones are ignored where it is not exhaustively annotated.
+        found: The detections.
+        limits: Detections per image and class that count, ascending.
     """
     overlaps, recalls = np.linspace(0.5, 0.95, 10), np.linspace(0.0, 1.0, 101)
     count = len(truth.classes)
@@ -161,7 +161,7 @@ class _Rows:
         self.detection_starts = np.searchsorted(self.found_labels[self.detections], steps)
 
     def portions(self) -> Iterator[range]:
-        """Yield ranges of classes; those that have no object are passed over, since nothing can be said of them."""
+        """Yield ranges of classes to score at once; those without objects are skipped."""
         start, boxes = 0, 0
         for label in range(len(self.set.classes)):
             own = int(np.diff(self.object_starts)[label] + np.diff(self.detection_starts)[label])
@@ -176,13 +176,13 @@ class _Rows:
             yield range(start, end)
 
     def images_of(self, classes: range) -> np.ndarray:
-        """Return the numbers of the images that have an object or a detection of some classes."""
+        """Return the ids of the images that have an object or a detection of some classes."""
         chosen = self.detections[self._detections(classes)]
         seen = [self.object_images[self._objects(classes)], self.numbers[self.found_images[chosen]]]
         return np.unique(np.concatenate(seen))
 
     def truth_of(self, classes: range) -> dict[str, Any]:
-        """Return the objects of some classes as the library takes them. Its ids start at 1: 0 means no match there."""
+        """Return the objects of some classes in COCO format. Ids start at 1: the library uses 0 for no match."""
         c, rows = self.columns, self._objects(classes)
         objects = self.objects[rows]
         lists = (
@@ -201,7 +201,7 @@ class _Rows:
         return {**self._frame(classes), "annotations": annotations}
 
     def found_of(self, classes: range) -> dict[str, Any]:
-        """Return the detections of some classes as the library takes them."""
+        """Return the detections of some classes in COCO format."""
         chosen = self.detections[self._detections(classes)]
         boxes = self.found_boxes[chosen].astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
@@ -231,7 +231,7 @@ class _Rows:
                     self.columns.not_exhaustive[self.places[number - 1]] + 1
                 ).tolist()
             images.append(told)
-        # The library wants a frequency; the groups are made from the classes' numbers, in `Scores`.
+        # The library requires a frequency; `Scores` computes the groups from the classes.
         return {"images": images, "categories": [{"id": label + 1, "frequency": "f"} for label in classes]}
 
     def _objects(self, classes: range) -> slice:
@@ -242,4 +242,4 @@ class _Rows:
 
 
 COCO_DETECTIONS, LVIS_DETECTIONS = 100, 300
-"""Detections that count where nothing else is said: of an image and class, and of an image."""
+"""Detections that count by default: per image and class, and per image."""

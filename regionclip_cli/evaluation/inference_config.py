@@ -1,4 +1,4 @@
-"""Test-time settings of a measurement: ours by default, or those that the paper's tables were made with."""
+"""Test-time settings of an evaluation: the defaults, or those of the paper's tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from regionclip_cli.vision.scoring import Scoring
 Style = Literal["coco", "lvis"]
 
 LEAST = 0.001
-"""Score below which a detection is not worth keeping; average precision wants low ones too."""
+"""Default score threshold; average precision needs low-scoring detections too."""
 SHORT_SIDE, LONG_SIDE = 800, 1333
 """Image size of the paper in pixels, for a model without a card."""
 
@@ -21,13 +21,13 @@ SHORT_SIDE, LONG_SIDE = 800, 1333
 def choose_inference_config(
     settings: EvaluateSection, task: Task, card: ModelCard | None, refines: bool
 ) -> InferenceConfig:
-    """Return how images are looked at and detections selected.
+    """Return the settings of inference for an evaluation.
 
     Args:
         settings: What the user chose.
-        task: What is asked; it knows the protocol of the set.
-        card: Of the model, which knows its image size.
-        refines: Whether the model has a box head, which is how a detector differs from a pretrained model.
+        task: What is evaluated; it has the protocol of the set.
+        card: Card of the model, which has its image size.
+        refines: Whether the model has a box head, as fine-tuned detectors have.
     """
     official = settings.scoring == "official"
     base = _official(settings.boxes, task.truth.style, refines) if official else Scoring(conf=LEAST)

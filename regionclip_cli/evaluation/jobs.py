@@ -1,4 +1,4 @@
-"""What a recipe asks to be measured, checked before any of it is begun."""
+"""The evaluations of a recipe, checked before any of them starts."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ ABOUT = "about.json"
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One measurement that can be begun.
+    """One evaluation, ready to start.
 
     Attributes:
-        name: What tables call it; unique in a recipe.
+        name: Name in tables and folders; unique in a recipe.
         settings: Of the recipe.
         folder: Where its predictions and results go.
         truth: The set, with all its classes.
-        task: What is asked of it.
+        task: What is evaluated.
         model: File of the model; None where predictions come from a file.
-        proposals: File of another model that finds the boxes.
+        proposals: File of another model whose proposal network is used.
         boxes: Boxes from a file.
     """
 
@@ -60,10 +60,10 @@ class Job:
         }
 
     def claim(self) -> None:
-        """Write down what the predictions in the folder are about, or see that they are about the same.
+        """Record the settings of the predictions in the folder, or check that they are the same.
 
         Raises:
-            UsageError: They are about something else.
+            UsageError: They had other settings.
             OutputError: The folder cannot be written.
         """
         path, about = self.folder / ABOUT, json.loads(json.dumps(self.about()))
@@ -75,8 +75,8 @@ class Job:
             for key, value in about.items():
                 if before.get(key) != value:
                     raise UsageError(
-                        f"The predictions in {self.folder} were made with {key} = {_short(before.get(key))}, and this "
-                        f"run has {_short(value)}.",
+                        f"The predictions in {self.folder} had {key} = {_short(before.get(key))}, and this run has "
+                        f"{_short(value)}.",
                         "Resume with the same settings, or choose another folder.",
                     )
             return
@@ -85,10 +85,10 @@ class Job:
 
 
 def make_jobs(recipe: Recipe, progress: Progress) -> list[Job]:
-    """Check every measurement of a recipe: its set, names, model and boxes.
+    """Check every evaluation of a recipe: its set, names, model and boxes.
 
     Raises:
-        MissingError: A file or model is not here.
+        MissingError: A file or model is missing.
         UsageError: A setting, a set or a file is wrong.
     """
     folder = RunFolder(Path(recipe.out))
@@ -125,31 +125,31 @@ def make_jobs(recipe: Recipe, progress: Progress) -> list[Job]:
 
 
 def _check(settings: EvaluateSection) -> None:
-    """Refuse settings that contradict each other."""
+    """Check that the settings of an evaluation fit together."""
     if settings.predictions is not None and (settings.crops or settings.model is not None):
         raise UsageError(
-            "Predictions from a file are scored as they are, so there is no model to choose and nothing to crop.",
-            "Leave out either the predictions or the model.",
+            "Predictions from a file are scored as they are; a model and crops do not apply.",
+            "Remove either the predictions or the model.",
         )
     if settings.predictions is not None:
         idle = [key for key in ("proposals_from", "conf", "short_side") if getattr(settings, key) is not None]
         idle += ["boxes"] * (settings.boxes != PROPOSALS)
         if idle:
             raise UsageError(
-                f"Predictions from a file are scored as they are, so {idle[0]!r} would change nothing.", "Leave it out."
+                f"Predictions from a file are scored as they are; {idle[0]!r} does not apply.", "Remove it."
             )
         if not user_path(settings.predictions).exists():
-            raise MissingError(f"There is no file of predictions {settings.predictions}.")
+            raise MissingError(f"Predictions file not found: {settings.predictions}.")
     if settings.proposals_from is not None and settings.boxes != PROPOSALS:
         raise UsageError(
-            f"The boxes are given ({settings.boxes}), so no network proposes any.", "Leave out proposals_from or boxes."
+            f"proposals_from does not apply to given boxes ({settings.boxes}).", "Remove proposals_from or boxes."
         )
     if settings.predictions is None and settings.images is None and settings.dataset in ("coco", "lvis"):
-        raise UsageError("There is no folder of images to look at.", "Name it with --images, or `images:` in a recipe.")
+        raise UsageError("No image folder was given.", "Set --images, or `images:` in a recipe.")
 
 
 def _model(recipe: Recipe, settings: EvaluateSection, folder: RunFolder) -> Path:
-    """Return the model that is named, else the last one that the recipe has trained, else the one it starts from."""
+    """Return the model in the settings, else the last one the recipe has trained, else the one it starts from."""
     if settings.model is not None:
         return resolve(settings.model)
     trained = [folder.model(stage) for stage in ("finetune", "pretrain")]
@@ -159,9 +159,9 @@ def _model(recipe: Recipe, settings: EvaluateSection, folder: RunFolder) -> Path
 
 
 def _proposals(recipe: Recipe, settings: EvaluateSection, folder: RunFolder, model: Path | None) -> Path | None:
-    """Return the other model that finds the boxes: the one that is named, else what this recipe has trained to do so.
+    """Return the other model whose proposals are used: the one in the settings, else the one this recipe has trained.
 
-    None where the model itself does. A model that this recipe has fine-tuned holds the network it was trained with.
+    None where the model has its own. A model that this recipe has fine-tuned contains its proposal network.
     """
     if settings.proposals_from is not None:
         return resolve(settings.proposals_from)
@@ -179,12 +179,12 @@ def _boxes(settings: EvaluateSection) -> BoxFile | None:
     path = user_path(settings.boxes)
     if not path.exists():
         near = did_you_mean(settings.boxes, (GROUND_TRUTH, PROPOSALS))
-        raise MissingError(f"There is no boxes file {path}.", near or "Boxes are ground-truth, proposals, or a file.")
+        raise MissingError(f"Boxes file not found: {path}.", near or "`boxes` is ground-truth, proposals, or a file.")
     return read_boxes(path)
 
 
 def _names(sections: Sequence[EvaluateSection]) -> list[str]:
-    """Return a name for each section, fit for a folder; equal ones are numbered."""
+    """Return a name for each section that can be a folder name; equal ones are numbered."""
     names: list[str] = []
     for settings in sections:
         parts = [settings.dataset, settings.boxes, settings.split, settings.vocabulary, settings.model]

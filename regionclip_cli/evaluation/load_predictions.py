@@ -1,7 +1,7 @@
-"""Predictions from a file: what `detect` wrote, or COCO's result list; scoring them needs no model.
+"""Predictions from a file: output of `detect`, or a COCO result list; scoring them needs no model.
 
-`detections.jsonl` and `coco.json` name images and classes. COCO's result list has only numbers, which must be those of
-the annotation file.
+`detections.jsonl` and `coco.json` name images and classes. A COCO result list has only ids, which must be those of the
+annotation file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from regionclip_cli.errors import InputError, MissingError, UsageError
 from regionclip_cli.evaluation.predictions import ImagePrediction
 from regionclip_cli.evaluation.task import Task
 
-FORMS = "It reads detections.jsonl and coco.json as `regionclip detect` writes them, and COCO's list of results."
+FORMS = "Supported are detections.jsonl and coco.json of `regionclip detect`, and COCO result lists."
 
 
 class LoadedPredictions:
@@ -33,28 +33,28 @@ class LoadedPredictions:
         task: What is evaluated.
 
     Attributes:
-        strange_images: How many images in it are not in the set.
-        strange_names: Names in it that are no class of the set.
-        missing: How many images of the set it does not have.
+        unknown_images: Number of images in it that are not in the set.
+        unknown_names: Names in it that are not classes of the set.
+        missing: Number of images of the set that it does not have.
 
     Raises:
         MissingError: There is no such file.
-        UsageError: It is of no known form, or an entry is wrong, or no class or image in it is known.
+        UsageError: Its format is unknown, an entry is wrong, or no class or image in it is known.
     """
 
     def __init__(self, path: Path, task: Task) -> None:
         self.path, self.task = path, task
-        self.strange_images = 0
-        self.strange_names: set[str] = set()
-        self._knows_a_name = False
+        self.unknown_images = 0
+        self.unknown_names: set[str] = set()
+        self._any_known_name = False
         self._names = {folded(label): index for index, label in enumerate(task.names.labels)}
         self._images = ImageNames(task.truth.columns.names)
         self._whole = None if self._is_lines() else {one.image: one for one in self._grouped()}
         seen = sum(1 for _ in self.read())
         if not seen:
-            raise UsageError(f"No image in {path} is one of {task.truth.name}.", "Is it the right set?")
-        if self.strange_names and not self._knows_a_name:
-            raise unknown_class(min(self.strange_names), task.truth.classes, task.truth.name)
+            raise UsageError(f"No image in {path} is in {task.truth.name}.", "Check that it is the right set.")
+        if self.unknown_names and not self._any_known_name:
+            raise unknown_class(min(self.unknown_names), task.truth.classes, task.truth.name)
         self.missing = len(task.truth) - seen
 
     def read(self) -> Iterator[ImagePrediction]:
@@ -62,16 +62,16 @@ class LoadedPredictions:
         if self._whole is not None:
             yield from self._whole.values()
             return
-        self.strange_images = 0
+        self.unknown_images = 0
         done: dict[int, int] = {}
         for number, record in self._records():
             where = f"{self.path}:{number}"
             image = self._find(_get(record, "image", str, where), where)
             if image is None:
-                self.strange_images += 1
+                self.unknown_images += 1
                 continue
             if image in done:
-                raise UsageError(f"{where} is about the same image as line {done[image]}.", "Take one of them out.")
+                raise UsageError(f"{where} is about the same image as line {done[image]}.", "Remove one of them.")
             done[image] = number
             found = _get(record, "detections", list, where)
             names = [self._name(_get(one, "label", str, where)) for one in found]
@@ -83,12 +83,12 @@ class LoadedPredictions:
             )
 
     def _is_lines(self) -> bool:
-        """Say whether the file is JSON lines: its first line is a whole object about an image."""
+        """Return whether the file is JSON Lines: its first line is an object with an `image`."""
         try:
             with self.path.open("rb") as file:
                 first = json.loads(file.readline())
         except FileNotFoundError as err:
-            raise MissingError(f"There is no file of predictions {self.path}.") from err
+            raise MissingError(f"Predictions file not found: {self.path}.") from err
         except OSError as err:
             raise UsageError(f"{self.path} cannot be read: {err.strerror}.") from err
         except ValueError:
@@ -101,17 +101,19 @@ class LoadedPredictions:
                 try:
                     record = json.loads(text)
                 except ValueError as err:
-                    raise UsageError(f"{self.path}:{number} is not JSON: {err}.", "Was the run cut off?") from err
+                    raise UsageError(
+                        f"{self.path}:{number} is not JSON: {err}.", "The run may have been interrupted."
+                    ) from err
                 yield number, record
 
     def _grouped(self) -> Iterator[ImagePrediction]:
-        """Read a COCO file of either kind; its entries may come in any order."""
+        """Read a COCO data set or result list; its entries may be in any order."""
         kinds = {element.key for element in islice(stream_json(self.path), 1)}
         if kinds == {""}:
             if (self.path.parent / "coco.json").exists():
                 raise UsageError(
-                    f"{self.path} numbers images and classes as the run of `detect` did that wrote it.",
-                    f"Give {self.path.parent / 'coco.json'}, which has their names.",
+                    f"{self.path} has the ids of the `detect` run that wrote it.",
+                    f"Use {self.path.parent / 'coco.json'}, which has the names.",
                 )
             listed: dict[int, int | None] = {}
             find_image, find_name = self._by_set_numbers()
@@ -136,7 +138,7 @@ class LoadedPredictions:
             images.append(image)
             names.append(find_name(_get(one, "category_id", int, where), where))
             numbers.extend((x, y, x + width, y + height, _number(_get(one, "score", object, where), where)))
-        self.strange_images = len(strange)
+        self.unknown_images = len(strange)
         owners, kept = np.array(images, np.int64), np.array(names, np.int64)
         rows = np.array(numbers, np.float64).astype(np.float32).reshape(-1, 5)
         order = np.argsort(owners, kind="stable")
@@ -145,13 +147,13 @@ class LoadedPredictions:
                 int(owners[rows_of_one[0]]), rows[rows_of_one, :4], rows[rows_of_one, 4], kept[rows_of_one]
             )
         for image in sorted({image for image in listed.values() if image is not None} - {*images}):
-            yield self._prediction(image, rows[:0, :4], rows[:0, 4], kept[:0])  # looked at, and nothing was found
+            yield self._prediction(image, rows[:0, :4], rows[:0, 4], kept[:0])  # processed, without detections
 
     def _by_own_numbers(self) -> tuple[dict[int, int | None], _FindName]:
-        """Return the images of the set by the numbers that the file itself gives them, and how names are found so.
+        """Return the images of the set by the ids of the file, and a function from its category ids to names.
 
         Raises:
-            UsageError: The file is of another form, or two of its images are the same image of the set.
+            UsageError: The file has another format, or two of its images match the same image of the set.
         """
         where, files, labels = str(self.path), {}, {}
         kinds = set()
@@ -162,26 +164,28 @@ class LoadedPredictions:
             if element.key == "categories" and element.position is not None:
                 labels[_get(element.value, "id", int, where)] = _get(element.value, "name", str, where)
         if not {"images", "categories", "annotations"} <= kinds:
-            raise UsageError(f"{self.path} is no file of predictions.", FORMS)
+            raise UsageError(f"{self.path} is not a predictions file.", FORMS)
         images: dict[int, int | None] = {}
         first: dict[int, str] = {}
         for number, file in files.items():
             image = images[number] = self._find(file, where)
             if image in first:
-                raise UsageError(f"{where}: {first[image]!r} and {file!r} fit the same image of the set.", "Drop one.")
+                raise UsageError(
+                    f"{where}: {first[image]!r} and {file!r} match the same image of the set.", "Remove one."
+                )
             if image is not None:
                 first[image] = file
         names = {number: self._name(label) for number, label in labels.items()}
 
         def name(number: int, where: str) -> int:
             if number not in names:
-                raise UsageError(f"{where} has the unknown category {number}.")
+                raise UsageError(f"{where} has an unknown category id {number}.")
             return names[number]
 
         return images, name
 
     def _by_set_numbers(self) -> tuple[_Find, _FindName]:
-        """Return how images and names are found by the numbers of the annotation file."""
+        """Return functions from image and category ids of the annotation file to images and names."""
         truth = self.task.truth
         names = {number: self._name(label) for number, label in zip(truth.category_ids, truth.classes, strict=True)}
         return (
@@ -202,12 +206,12 @@ class LoadedPredictions:
         return None if place is None else int(self.task.truth.columns.ids[place])
 
     def _name(self, label: str) -> int:
-        """Return the place of a name in the question, -1 if it is not there."""
+        """Return the index of a name in the task, -1 if it is not there."""
         index = self._names.get(folded(label), -1)
         if index < 0:
-            self.strange_names.add(label)
+            self.unknown_names.add(label)
         else:
-            self._knows_a_name = True
+            self._any_known_name = True
         return index
 
     def _prediction(self, image: int, boxes: np.ndarray, scores: np.ndarray, names: np.ndarray) -> ImagePrediction:
@@ -219,20 +223,20 @@ _FindName = Callable[[int, str], int]
 
 
 def _get(entry: Any, key: str, kind: type, where: str) -> Any:
-    """Return a value of an entry that must be there."""
+    """Return a required value of an entry."""
     if not isinstance(entry, dict) or not isinstance(entry.get(key), kind) or entry.get(key) is None:
-        raise UsageError(f"{where} has no {key!r}, or one of another type.", FORMS)
+        raise UsageError(f"{where} has no valid {key!r}.", FORMS)
     return entry[key]
 
 
 def _box(value: list[Any], where: str) -> tuple[float, float, float, float]:
     if len(value) != 4:
-        raise UsageError(f"{where} has a box of {len(value)} numbers, not four.")
+        raise UsageError(f"{where} has a box of {len(value)} numbers; four are needed.")
     a, b, c, d = (_number(each, where) for each in value)
     return a, b, c, d
 
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise UsageError(f"{where} has {value!r} where a number should be.")
+        raise UsageError(f"{where} has {value!r} instead of a number.")
     return float(value)

@@ -1,4 +1,4 @@
-"""A model file as something that can be measured."""
+"""Loading a model for evaluation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from regionclip_cli.vision.library_log import redirect_mmengine_logs
 from regionclip_cli.vision.model_io import load_detector
 
 TIMED = 4
-"""Images that a dry run looks at; the first one, which warms up, does not count."""
+"""Images that a dry run processes; the first is a warm-up and does not count."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,8 @@ class Loaded:
 
     Attributes:
         model: The detector.
-        card: What the model file says about itself.
-        text: Its text encoder, read when a name is not in the cache.
+        card: Card of the model file.
+        text: Its text encoder, loaded when an embedding is not cached.
     """
 
     model: OpenVocabularyDetector
@@ -42,7 +42,7 @@ class Loaded:
     text: TextEncoder
 
     def measure(self, job: Job, folder: Path, share: Share, resume: bool, progress: Progress) -> EvalResult:
-        """Measure the model; see `measure.measure`."""
+        """Evaluate the model; see `evaluator.measure`."""
         return measure(
             self.model,
             job.truth,
@@ -57,7 +57,7 @@ class Loaded:
         )
 
     def time(self, job: Job) -> float | None:
-        """Return the seconds an image takes here, measured on a few; None where none of them can be read."""
+        """Return the seconds per image on this machine, measured on a few; None where none can be read."""
         truth = job.task.truth
         few = truth.at(np.linspace(0, len(truth) - 1, min(TIMED, len(truth))).astype(int))
         settings = job.settings.model_copy(update={"batch": 1})
@@ -76,15 +76,15 @@ class Loaded:
 
 
 def load(job: Job, device: str) -> Loaded:
-    """Load the model of a job.
+    """Load the model of an evaluation.
 
     Args:
         job: Names the model.
-        device: As the recipe says; under `torchrun` each process takes the GPU of its number.
+        device: Device of the recipe; under `torchrun` each process takes the GPU of its rank.
 
     Raises:
-        MissingError: A file, or a part of it that is needed, is not there.
-        UsageError: A file holds something else, or the device is not here.
+        MissingError: A file, or a part of it that is needed, is missing.
+        UsageError: A file holds something else, or the device is not available.
     """
     redirect_mmengine_logs()
     if job.model is None:
@@ -97,7 +97,7 @@ def load(job: Job, device: str) -> Loaded:
 
 
 def _own_device(device: str) -> str:
-    """Return the GPU of this process where `torchrun` has started one process for each."""
+    """Return the GPU of this process under `torchrun`."""
     rank = os.environ.get("LOCAL_RANK", "")
     if device in ("auto", "cuda") and rank.isdigit() and int(rank) < torch.cuda.device_count():
         return f"cuda:{rank}"

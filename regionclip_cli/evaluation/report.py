@@ -1,4 +1,4 @@
-"""The photos of a measurement that went worst, and what was right and wrong on them."""
+"""Results of an evaluation in its folder: `results.json`, and a report with the worst images."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from regionclip_cli.evaluation.metrics import EvalResult, Scores
 from regionclip_cli.evaluation.predictions import ImagePrediction
 from regionclip_cli.evaluation.tables import describe, result_table
 from regionclip_cli.hub.model_file import whole_file
-from regionclip_cli.results.html.content import ClassRow, Confusion, Curve, Marked, ReportContent, WorstPhoto
+from regionclip_cli.results.html.content import ClassRow, Confusion, Curve, Marked, ReportContent, WorstImage
 from regionclip_cli.results.html.evaluation_page import write_report
 from regionclip_cli.runs.progress import Progress
 
-MOST_PHOTOS = 12
-FEWEST = 3
-"""Detections that are shown of a photo at least, if there are so many."""
+MAX_IMAGES = 12
+MIN_DETECTIONS = 3
+"""Least number of detections shown per image, if there are as many."""
 
-NAMED = "Those on which the largest share of the objects was given the wrong name."
+NAMED = "Images with the largest share of misclassified objects."
 FOUND = (
-    "Those with the lowest average precision, all classes in one list: objects are missed, misnamed, or stand below "
-    "detections of nothing. As many of the best detections are shown as there are objects."
+    "Images with the lowest average precision, all classes in one list: objects are missed, misclassified, or ranked "
+    "below false positives. As many of the best detections are shown as there are objects."
 )
 
 
-class WorstPhotos:
-    """The photos on which most went wrong.
+class WorstImages:
+    """The images with the worst results.
 
     Args:
-        measurement: With scores.
+        measurement: The result, with scores.
         predictions: Returns the predictions of all images; called once or twice.
     """
 
@@ -48,50 +48,52 @@ class WorstPhotos:
         if self._named:
             self._chosen = self._worst_named()
         elif measurement.scores is not None:
-            worst = measurement.scores.worst_images(MOST_PHOTOS)
+            worst = measurement.scores.worst_images(MAX_IMAGES)
             self._chosen = {
                 image.id: f"Average precision {image.score:.1f}; {image.objects} objects." for image in worst
             }
 
     @property
-    def said(self) -> str:
-        """How they were chosen."""
+    def note(self) -> str:
+        """How the images were chosen."""
         return NAMED if self._named else FOUND
 
-    def photos(self) -> Iterator[WorstPhoto]:
-        """Yield them, the worst first; one picture is in memory at a time."""
+    def images(self) -> Iterator[WorstImage]:
+        """Yield the images, the worst first; one is in memory at a time."""
         kept = {one.image: one for one in self._predictions() if one.image in self._chosen}
-        for number, said in self._chosen.items():
+        for number, note in self._chosen.items():
             image: DetectionImage = self._task.truth[self._places[number]]
             prediction = kept.get(number)
             mark = self._mark_names if self._named else self._mark_detections
             truth, found = (_nothing(), _nothing()) if prediction is None else mark(image, prediction)
-            yield WorstPhoto(image.name, said, _pixels(image), truth, found)
+            yield WorstImage(image.name, note, _pixels(image), truth, found)
 
     def _worst_named(self) -> Mapping[int, str]:
-        """Return image ids with a sentence each: most wrong names first, of equals those with more objects."""
+        """Return image ids with a sentence each: most errors first, of equals those with more objects."""
         shares: dict[int, tuple[float, int, int]] = {}
         for prediction in self._predictions():
             if prediction.ranks is not None and prediction.image in self._places and (prediction.ranks > 0).any():
                 wrong, count = int((prediction.ranks > 0).sum()), len(prediction.ranks)
                 shares[prediction.image] = (-wrong / count, -count, wrong)
-        worst = sorted(shares, key=lambda image: shares[image])[:MOST_PHOTOS]
-        return {image: f"{shares[image][2]} of {-shares[image][1]} objects have the wrong name." for image in worst}
+        worst = sorted(shares, key=lambda image: shares[image])[:MAX_IMAGES]
+        return {image: f"{shares[image][2]} of {-shares[image][1]} objects are misclassified." for image in worst}
 
     def _mark_names(self, image: DetectionImage, prediction: ImagePrediction) -> tuple[Marked, Marked]:
-        """Return the objects by their own and by their given names."""
+        """Return the objects with their true and their predicted names."""
         boxes = image.boxes[~image.crowd]
         if prediction.truths is None or prediction.guesses is None or prediction.ranks is None:
             return _nothing(), _nothing()
         right = prediction.ranks == 0
-        said = tuple(self._task.names.labels[guess] for guess in prediction.guesses)
-        return Marked(boxes, self._class_names(prediction.truths), right), Marked(boxes, said, right)
+        guessed = tuple(self._task.names.labels[guess] for guess in prediction.guesses)
+        return Marked(boxes, self._class_names(prediction.truths), right), Marked(boxes, guessed, right)
 
     def _mark_detections(self, image: DetectionImage, prediction: ImagePrediction) -> tuple[Marked, Marked]:
         """Return the objects, and as many of the best detections."""
         classes = self._task.classes[prediction.labels]
         order = np.flatnonzero(classes >= 0)
-        order = order[np.argsort(-prediction.scores[order], kind="stable")][: max(FEWEST, int((~image.crowd).sum()))]
+        order = order[np.argsort(-prediction.scores[order], kind="stable")][
+            : max(MIN_DETECTIONS, int((~image.crowd).sum()))
+        ]
         best = prediction.select(order, classes)
         objects = _match(best, image)
         found = np.isin(np.arange(len(image)), objects) | image.crowd
@@ -128,23 +130,23 @@ def _pixels(image: DetectionImage) -> np.ndarray | None:
 RESULTS, REPORT = "results.json", "report.html"
 MISSED = "(missed)"
 WORST_CLASSES, OTHER_NAMES = 12, 16
-"""Rows and columns of the table of confusions."""
+"""Rows and columns of the confusion table."""
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
 def write_results(
     job: Job, measurement: EvalResult, predictions: Callable[[], Iterable[ImagePrediction]], progress: Progress
 ) -> dict[str, Path]:
-    """Write what a measurement came to into its folder.
+    """Write the results of an evaluation into its folder.
 
     Args:
-        job: What was measured.
-        measurement: With scores.
+        job: What was evaluated.
+        measurement: The result, with scores.
         predictions: Returns the predictions of all images.
-        progress: Told of the page.
+        progress: Receives a note about the report.
 
     Returns:
-        The files: `results`, and `report` where one is wanted.
+        The files: `results`, and `report` if it is enabled.
 
     Raises:
         OutputError: The disk refuses.
@@ -162,14 +164,14 @@ def write_results(
         part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if job.settings.report:
         files["report"] = job.folder / REPORT
-        worst = WorstPhotos(measurement, predictions)
+        worst = WorstImages(measurement, predictions)
         progress.note(f"Writing {files['report']}.")
-        write_report(files["report"], page_content(job, measurement, scores, rows, worst.said), worst.photos())
+        write_report(files["report"], page_content(job, measurement, scores, rows, worst.note), worst.images())
     return files
 
 
 def class_rows(measurement: EvalResult, scores: Scores) -> tuple[ClassRow, ...]:
-    """Return one row a class: the lowest AP50 first, those without objects last."""
+    """Return one row per class: the lowest AP50 first, those without objects last."""
     counts, names = _confusions(measurement, scores)
     own = measurement.task.columns() if measurement.named is not None else np.arange(len(scores.truth.classes))
     rows = []
@@ -193,9 +195,9 @@ def class_rows(measurement: EvalResult, scores: Scores) -> tuple[ClassRow, ...]:
 
 
 def page_content(
-    job: Job, measurement: EvalResult, scores: Scores, rows: tuple[ClassRow, ...], said: str
+    job: Job, measurement: EvalResult, scores: Scores, rows: tuple[ClassRow, ...], note: str
 ) -> ReportContent:
-    """Return what the page says."""
+    """Return the content of the report."""
     described = describe(job, measurement)
     headings, results = result_table([described])
     return ReportContent(
@@ -206,27 +208,27 @@ def page_content(
         classes=rows,
         curves=tuple(_curves(scores)),
         confusion=_worst_confusions(measurement, scores, rows),
-        photos_said=said,
+        images_note=note,
     )
 
 
 def _facts(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what to know of a measurement."""
+    """Yield the facts at the top of the report."""
     yield "set", f"{described['dataset']}, {described['images']} images with {described['objects']} objects"
-    yield "classes", f"{described['classes']} that count, {described['names']} names to choose from"
+    yield "classes", f"{described['classes']} scored, {described['names']} names compete"
     for key in ("model", "boxes", "predictions", "split", "vocabulary", "scoring"):
         if described[key] is not None:
             yield key, str(described[key])
     if described["crops"]:
-        yield "baseline", "every box was cropped and encoded as a picture of its own"
+        yield "baseline", "each box is cropped and encoded as an image of its own"
     if described.get("seconds_per_image") is not None:
-        yield "time", f"{described['seconds_per_image']:.3g} s an image (median), decoding not counted"
+        yield "time", f"{described['seconds_per_image']:.3g} s per image (median), decoding excluded"
     if described["failed"]:
-        yield "failed", f"{described['failed']} images could not be looked at, and count as empty"
+        yield "failed", f"{described['failed']} images could not be read and count as empty"
 
 
 def _curves(scores: Scores) -> Iterator[Curve]:
-    """Yield precision over recall of all classes, and of base and novel ones where they are told apart."""
+    """Yield precision over recall of all classes, and of base and novel ones with a split."""
     recall = scores.curves.recalls
     groups: dict[str, tuple[str, ...] | None] = {"all classes": None}
     if scores.split is not None:
@@ -238,14 +240,14 @@ def _curves(scores: Scores) -> Iterator[Curve]:
 
 
 def _confusions(measurement: EvalResult, scores: Scores) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return what objects of each class were taken for, (C, names), and the names."""
+    """Return the confusion counts (C, names), and the names."""
     if measurement.named is not None:
         return measurement.named.confusion, measurement.task.names.labels
     return scores.confusion, (*scores.truth.classes, MISSED)
 
 
 def _worst_confusions(measurement: EvalResult, scores: Scores, rows: tuple[ClassRow, ...]) -> Confusion | None:
-    """Return what the objects of the worst classes were taken for; the names that came up most often are columns."""
+    """Return the confusions of the worst classes; the most frequent names are the columns."""
     counts, names = _confusions(measurement, scores)
     place = {name: index for index, name in enumerate(scores.truth.classes)}
     worst = [row.name for row in rows if row.objects][:WORST_CLASSES]

@@ -1,4 +1,4 @@
-"""Measurements as JSON and as tables."""
+"""Evaluation results as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ NUMBERS: Mapping[str, str] = {
     "AR@300": "AR@300",
     "AR@1000": "AR@1000",
 }
-"""What tables show, by the key of a summary."""
+"""Columns of tables, by the key of a summary."""
 
 
 def describe(job: Job, measurement: EvalResult) -> dict[str, Any]:
-    """Return a measurement as plain values: its numbers in 0..100, rounded to four places, and what was measured."""
+    """Return a result as plain values: metrics in 0..100, rounded to four places, and what was evaluated."""
     waiting = {"missing": measurement.missing} if measurement.missing else {}
     return {**_rounded(measurement.summary), **_about(job), **waiting}
 
 
 def describe_plan(job: Job, images: int, seconds_per_image: float | None) -> dict[str, Any]:
-    """Return what a measurement would do.
+    """Return what an evaluation would do.
 
     Args:
-        job: The measurement.
-        images: How many images would be looked at.
-        seconds_per_image: Measured on a few of them; None where nothing would be looked at.
+        job: The evaluation.
+        images: Number of images it would process.
+        seconds_per_image: Measured on a few of them; None without a model.
     """
     plan = {"dry_run": True, **_about(job), "images": images, "folder": str(job.folder)}
     if seconds_per_image is not None:
@@ -49,10 +49,10 @@ def describe_plan(job: Job, images: int, seconds_per_image: float | None) -> dic
 
 
 def result_table(measured: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Return headings and rows: a measurement a row, or base, novel and all below one another where it has a split."""
+    """Return headings and rows: one row per evaluation, or base, novel and all below each other with a split."""
     rows: list[tuple[str, str, Mapping[str, Any]]] = []
     for each in measured:
-        # What is told of the whole set alone, such as recall of proposals, stands beside all classes.
+        # Metrics of the whole set, such as recall of proposals, are shown in the row of all classes.
         for key in (key for key in GROUPS if key in each or key == "all"):
             rows.append((each["name"], key, {**each, **each.get(key, {})} if key == "all" else each[key]))
     keys = [key for key in NUMBERS if any(_is_number(row[2].get(key)) for row in rows)]
@@ -60,17 +60,17 @@ def result_table(measured: Sequence[Mapping[str, Any]]) -> tuple[list[str], list
         [name, group, numbers.get("classes"), *(_shown(numbers.get(key)) for key in keys)]
         for name, group, numbers in rows
     ]
-    return ["measurement", "group", "classes", *(NUMBERS[key] for key in keys)], table
+    return ["evaluation", "group", "classes", *(NUMBERS[key] for key in keys)], table
 
 
 def plan_table(planned: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Return headings and rows of what a dry run found."""
+    """Return headings and rows for a dry run."""
     rows = []
     for each in planned:
         seconds = each.get("seconds")
         time = "" if seconds is None else _time(float(seconds))
         rows.append([each["name"], each["model"] or "", each["images"], each["classes"], time, each["folder"]])
-    return ["measurement", "model", "images", "classes", "would take", "would write to"], rows
+    return ["evaluation", "model", "images", "classes", "estimated time", "output"], rows
 
 
 def _about(job: Job) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Which names a detector chooses from at test time, and which of them count.
+"""Which names compete at test time, and which classes are scored.
 
 The names that compete in the softmax and the classes that are scored need not be the same. The paper's generalised
-setting lets the 65 classes of the split compete and reports base and novel ones apart; a vocabulary of the 17 novel
-names alone asks an easier question of the same model, one of all LVIS names a harder one.
+setting lets the 65 classes of the split compete and reports base and novel ones separately; a vocabulary of the 17
+novel names alone is an easier task for the same model, one of all LVIS names a harder one.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from regionclip_cli.language.class_names import Vocabulary, parse_classes
 from regionclip_cli.recipe.schema import EvaluateSection
 
 GROUND_TRUTH, PROPOSALS = "ground-truth", "proposals"
-"""What `boxes` may say besides the name of a file: those of the annotations, or those that a network finds."""
+"""Values of `boxes` besides a file: annotated boxes, or those of the proposal network."""
 MOST: Mapping[str, int] = {"coco": 100, "lvis": 300}
-"""Detections of an image that each protocol counts."""
+"""Detections per image that each protocol counts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is asked of a detector.
+    """What is evaluated.
 
     Attributes:
         truth: The set with the C classes that are scored.
         names: The V names that compete, with their phrases.
-        classes: (V,) int64: which class of `truth` each name speaks for; -1 for a name that only competes.
-        split: Base and novel classes, all of them in `truth`; None when they are not told apart.
-        max_dets: How many detections of an image count, the best ones.
+        classes: (V,) int64: the class of `truth` that each name stands for; -1 for a name that only competes.
+        split: Base and novel classes, all of them in `truth`; None without a split.
+        max_dets: Highest-scoring detections that count per image.
     """
 
     truth: DetectionSet
@@ -44,7 +44,7 @@ class Task:
     max_dets: int
 
     def columns(self) -> np.ndarray:
-        """Return (C,) int64: the first name that speaks for each class."""
+        """Return (C,) int64: the first name that stands for each class."""
         first = np.zeros(len(self.truth.classes), np.int64)
         spoken = np.flatnonzero(self.classes >= 0)[::-1]
         first[self.classes[spoken]] = spoken
@@ -52,16 +52,15 @@ class Task:
 
 
 def build_task(truth: DetectionSet, settings: EvaluateSection) -> Task:
-    """Decide what is asked.
+    """Build the task from a set and settings.
 
-    Without a vocabulary the names are those of the set, or of the split where there is one. A vocabulary takes their
-    place: classes it does not name are not scored, and names that are no class compete all the same.
+    Without a vocabulary the names are the classes of the set, or of the split. A vocabulary replaces them: classes it
+    does not name are not scored, and names that are not classes still compete.
 
     Args:
         truth: The set.
-        settings: `split`, `vocabulary` and `scoring` are used. With official scoring an LVIS class is asked for by
-            its first name and not by its synonyms too, and COCO images without a box of the classes are left out,
-            as in the paper's files.
+        settings: `split`, `vocabulary` and `scoring` are used. With official scoring an LVIS class has its first name
+            only, without synonyms, and COCO images without a box of the classes are dropped, as in the paper's files.
 
     Raises:
         UsageError: Split or vocabulary cannot be read, none of the names is a class of the set, or no image has any.
@@ -81,7 +80,7 @@ def build_task(truth: DetectionSet, settings: EvaluateSection) -> Task:
     if scored != truth.classes:
         truth = truth.subset(scored, drop_empty=official and truth.style == "coco")
     if not len(truth):
-        raise UsageError(f"No image of {truth.name} shows any of the classes.", "Choose others, or another set.")
+        raise UsageError(f"No image of {truth.name} has any of the classes.", "Choose other classes or another set.")
     place = {folded(name): index for index, name in enumerate(truth.classes)}
     classes = np.array([place.get(folded(label), -1) for label in names.labels], np.int64)
     return Task(
@@ -94,10 +93,10 @@ def build_task(truth: DetectionSet, settings: EvaluateSection) -> Task:
 
 
 def class_name_warnings(truth: DetectionSet, settings: EvaluateSection) -> list[str]:
-    """Return sentences on classes that are passed over because of how somebody spells them.
+    """Return warnings about class names that may be misspelt.
 
-    A split of the package takes the part of it that the set has, and a name in the vocabulary that is no class competes
-    all the same. Both are wanted, and both are what a misspelt name looks like.
+    A split may have classes that the set lacks, and a vocabulary may have names that only compete; a misspelt name
+    looks like either.
     """
     told = []
     if settings.split is not None and (sentence := left_out_of(settings.split, truth.classes, truth.name)):
@@ -110,7 +109,7 @@ def class_name_warnings(truth: DetectionSet, settings: EvaluateSection) -> list[
 
 
 def _own_names(truth: DetectionSet, scored: tuple[str, ...]) -> Vocabulary:
-    """Return classes of a set as names; those of LVIS with the synonyms that LVIS lists."""
+    """Return classes of a set as names, those of LVIS with their synonyms."""
     phrases: dict[str, tuple[str, ...]] = {}
     if truth.style == "lvis":
         listed = parse_classes("@lvis")

@@ -1,4 +1,4 @@
-"""Ways to look at finished labels, made from the labels alone: COCO, a page of sample regions, a list of failures."""
+"""Exports of finished region labels: a COCO file, a page of sample regions, a list of failures."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
     """
     for name in formats:
         if name not in FORMATS:
-            hint = f"{did_you_mean(name, FORMATS)} Known are {', '.join(FORMATS)}.".strip()
-            raise UsageError(f"Region labels have no format {name!r}.", hint)
+            hint = f"{did_you_mean(name, FORMATS)} Formats: {', '.join(FORMATS)}.".strip()
+            raise UsageError(f"Unknown label format {name!r}.", hint)
     return tuple(dict.fromkeys(formats))
 
 
 def export(folder: Path, formats: Sequence[str], pairs: PairSet, facts: dict[str, str]) -> list[Path]:
-    """Write finished labels in other forms beside them, and return what was written.
+    """Export finished labels to files beside them, and return the files.
 
-    `coco` writes the labels as a COCO data set, and the page along with it; `html` writes the page alone.
+    `coco` writes a COCO data set and the page; `html` writes only the page.
 
     Args:
-        folder: Of the labels.
+        folder: Folder of the labels.
         formats: Some of `FORMATS`.
         pairs: The images that were labelled.
-        facts: What to say of the labels on the page.
+        facts: Facts at the top of the page.
 
     Raises:
-        MissingError: Not all shards are there.
+        MissingError: A shard is missing.
         OutputError: A file cannot be written.
     """
     labels = RegionLabels.open(folder)
@@ -65,9 +65,9 @@ def export(folder: Path, formats: Sequence[str], pairs: PairSet, facts: dict[str
 
 
 def write_errors(folder: Path, manifest: LabelManifest) -> Path | None:
-    """List the unreadable images of all shards that are there, and return the list, or None where there is none.
+    """List the unreadable images of all finished shards, and return the file, or None without failures.
 
-    Of several processes that end at the same time, the last to write has seen the shards of all.
+    Of several processes that end at the same time, the last one to write has seen all shards.
 
     Raises:
         OutputError: The list cannot be written.
@@ -89,7 +89,7 @@ def write_errors(folder: Path, manifest: LabelManifest) -> Path | None:
 
 
 def count_failures(folder: Path, manifest: LabelManifest, shards: Sequence[int]) -> int:
-    """Return how many images of whole shards could not be read."""
+    """Return the number of unreadable images in finished shards."""
     return sum(
         int(read_index(folder, shard, len(manifest.rows_of(shard)))["failed"].sum())
         for shard in shards
@@ -99,7 +99,7 @@ def count_failures(folder: Path, manifest: LabelManifest, shards: Sequence[int])
 
 def _failures(folder: Path, manifest: LabelManifest, shards: Sequence[int]) -> Iterator[tuple[str, str]]:
     for shard in shards:
-        with suppress(UsageError):  # damaged since: the run that mends it lists its failures
+        with suppress(UsageError):  # damaged since: the run that repairs it lists its failures
             index = read_index(folder, shard, len(manifest.rows_of(shard)))
             for row in read_rows(folder, shard, index["start"], index["failed"].nonzero()[0].tolist(), manifest.kept):
                 yield row.key, row.error
@@ -137,13 +137,13 @@ def _labelled(labels: RegionLabels) -> Iterator[tuple[str, Any]]:
 
 
 def _spread(total: int, most: int) -> list[int]:
-    """Return at most `most` numbers below `total`, evenly spread."""
+    """Return at most `most` evenly spaced numbers below `total`."""
     count = min(total, most)
     return [place * total // count for place in range(count)]
 
 
 def _frequent(labels: RegionLabels) -> list[tuple[str, int]]:
-    """Return the most frequent pseudo labels, and how many regions of some images have them."""
+    """Return the most frequent concepts with their counts, from a sample of images."""
     counts: Counter[int] = Counter()
     for number in _spread(len(labels), COUNTED_IMAGES):
         label = labels.row(number).label
@@ -153,12 +153,12 @@ def _frequent(labels: RegionLabels) -> list[tuple[str, int]]:
 
 
 def _samples(labels: RegionLabels, pairs: PairSet) -> Iterator[PageImage]:
-    """Yield some images, each with the regions whose concepts are the most probable."""
+    """Yield sample images, each with its most probable regions."""
     for number in _spread(len(labels), PAGE_IMAGES):
         key, label, _ = labels.row(number)
         if label is None:
             continue
-        with suppress(InputError):  # it may have gone since
+        with suppress(InputError):  # the image may have been removed since
             pair = pairs[number]
             order = (-label.probs[:, 0]).argsort(kind="stable")[:PAGE_REGIONS]
             regions = tuple(_region(labels, label, int(at)) for at in order)

@@ -60,8 +60,8 @@ def test_jsonl_and_coco_give_the_same_predictions(detected: Path, task: Task) ->
     lines = LoadedPredictions(detected / "detections.jsonl", task)
     whole = LoadedPredictions(detected / "coco.json", task)
     for given in (lines, whole):
-        assert given.strange_names <= {"kettle"}
-        assert (given.strange_images, given.missing) == (0, 0)
+        assert given.unknown_names <= {"kettle"}
+        assert (given.unknown_images, given.missing) == (0, 0)
     told = {each.image: each for each in lines.read()}
     for line in whole.read():
         assert np.allclose(line.boxes, told[line.image].boxes, atol=0.011)
@@ -88,9 +88,9 @@ def test_result_list_uses_ids_of_the_annotations(task: Task, tmp_path: Path, det
     path = tmp_path / "results.json"
     path.write_text(json.dumps([*results[::-1], {**results[0], "image_id": 999}]))
     given = LoadedPredictions(path, task)
-    assert given.strange_images == 1
+    assert given.unknown_images == 1
     assert compute_metrics(task, given.read()).summary["AP"] == pytest.approx(100)
-    with pytest.raises(UsageError, match="numbers images and classes as the run of `detect`") as told:
+    with pytest.raises(UsageError, match=r"coco_results\.json") as told:
         LoadedPredictions(detected / "coco_results.json", task)
     assert "coco.json" in told.value.hint
 
@@ -98,7 +98,7 @@ def test_result_list_uses_ids_of_the_annotations(task: Task, tmp_path: Path, det
 def test_missing_images_count_as_empty(task: Task, tmp_path: Path) -> None:
     some = [*records(task)[:2], {"image": "strange.png", "detections": []}]
     given = LoadedPredictions(write_lines(tmp_path / "p.jsonl", some), task)
-    assert (given.missing, given.strange_images) == (3, 1)
+    assert (given.missing, given.unknown_images) == (3, 1)
     summary = compute_metrics(task, given.read()).summary
     assert 0 < summary["AP"] < 100
     assert summary["images"] == 5
@@ -116,7 +116,7 @@ def test_images_in_coco_json_without_a_detection_are_not_missing(task: Task, tmp
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(content))
     given = LoadedPredictions(path, task)
-    assert (given.missing, given.strange_images) == (2, 1)
+    assert (given.missing, given.unknown_images) == (2, 1)
     assert [(line.image, len(line.scores)) for line in given.read()] == [(1, 1), (2, 0), (3, 0)]
     content["annotations"].clear()
     path.write_text(json.dumps(content))
@@ -126,7 +126,7 @@ def test_images_in_coco_json_without_a_detection_are_not_missing(task: Task, tmp
 def test_ambiguous_file_names_are_refused(task: Task, tmp_path: Path) -> None:
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(as_coco(task, ["a/1.png", "b/1.png"])))
-    with pytest.raises(UsageError, match=r"'a/1\.png' and 'b/1\.png' fit the same image"):
+    with pytest.raises(UsageError, match=r"'a/1\.png' and 'b/1\.png'"):
         LoadedPredictions(path, task)
 
 
@@ -144,19 +144,19 @@ def test_image_is_matched_by_longest_path_suffix(task: Task, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda lines: [{"image": "0.png"}], r":1 has no 'detections'"),
+        (lambda lines: [{"image": "0.png"}], r":1 has .*'detections'"),
         (
             lambda lines: [{"image": "1.png", "detections": [{"label": "red", "box": [1, 2, 3, 4]}]}],
-            r":1 has no 'score'",
+            r":1 has .*'score'",
         ),
         (lambda lines: [*lines, lines[0]], r":6 is about the same image as line 1"),
-        (lambda lines: [lines[0], 7], r":2 has no 'image'"),
+        (lambda lines: [lines[0], 7], r":2 has .*'image'"),
         (lambda lines: [lines[0], {"image": "1.png", "detections": [{"label": "red", "box": [1, 2, 3]}]}], "3 numbers"),
         (
             lambda lines: [{"image": "1.png", "detections": [{"label": "red", "box": [1, 2, 3, 4], "score": "high"}]}],
-            "'high' where a number should be",
+            "'high'",
         ),
-        (lambda lines: [{"image": "other.png", "detections": []}], r"No image in .* is one of boxes\.json"),
+        (lambda lines: [{"image": "other.png", "detections": []}], r"boxes\.json"),
         (
             lambda lines: [{"image": "1.png", "detections": [{"label": "reed", "box": [1, 2, 3, 4], "score": 1}]}],
             r"boxes\.json has no class 'reed'\. Did you mean 'red'",
@@ -179,7 +179,7 @@ def test_unknown_file_formats_are_refused(task: Task, tmp_path: Path, name: str,
 
 
 def test_truncated_or_missing_file(task: Task, tmp_path: Path, detected: Path) -> None:
-    with pytest.raises(MissingError, match="There is no file of predictions"):
+    with pytest.raises(MissingError, match=r"none\.jsonl"):
         LoadedPredictions(tmp_path / "none.jsonl", task)
     shutil.copy(detected / "detections.jsonl", tmp_path / "cut.jsonl")
     path = tmp_path / "cut.jsonl"

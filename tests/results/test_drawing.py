@@ -42,10 +42,10 @@ def test_label_stays_inside_the_image(box: tuple[float, ...], monkeypatch: pytes
 
 def test_wide_label_shrinks_then_is_cut() -> None:
     size, _, texts = drawing._fit(["coffee cup 0.90"], 100, 30)
-    assert drawing.SMALLEST_LETTERS < size < 30
+    assert drawing.MIN_FONT_SIZE < size < 30
     assert texts == ["coffee cup 0.90"]
     size, _, texts = drawing._fit(["coffee cup 0.90"], 40, 30)
-    assert size == drawing.SMALLEST_LETTERS
+    assert size == drawing.MIN_FONT_SIZE
     assert "coffee cup".startswith(texts[0])
     assert drawn([(1, 0.9, (0, 0, 8, 8))], (8, 8)).shape == (8, 8, 3)
     assert drawn([(1, 0.9, (0, 0, 1, 1))], (1, 1)).shape == (1, 1, 3)

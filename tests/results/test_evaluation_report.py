@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from toys import draw_shapes
 
-from regionclip_cli.results.html.content import ClassRow, Confusion, Curve, Marked, ReportContent, WorstPhoto
+from regionclip_cli.results.html.content import ClassRow, Confusion, Curve, Marked, ReportContent, WorstImage
 from regionclip_cli.results.html.evaluation_page import write_report
 from regionclip_cli.results.html.plots import confusion_plot, curve_plot
 
@@ -28,15 +28,15 @@ def content(**others: object) -> ReportContent:
     fields = {
         **{"title": "toy on shapes", "facts": {"set": "5 images"}, "headings": ["group", "AP"]},
         **{"results": [["all", "12.3"]], "classes": rows, "curves": (curve,)},
-        **{"confusion": Confusion(("kettle",), ("cup", "pot"), np.array([[2, 1]])), "photos_said": "The worst."},
+        **{"confusion": Confusion(("kettle",), ("cup", "pot"), np.array([[2, 1]])), "images_note": "The worst."},
     }
     return ReportContent(**{**fields, **others})
 
 
-def photo(name: str = "a.jpg", size: tuple[int, int] = (300, 900)) -> WorstPhoto:
+def photo(name: str = "a.jpg", size: tuple[int, int] = (300, 900)) -> WorstImage:
     pixels, boxes, _ = draw_shapes(3, *size)
     right = np.array([True, False])
-    return WorstPhoto(
+    return WorstImage(
         name,
         "1 of 2 found.",
         pixels,
@@ -64,7 +64,7 @@ class Page(HTMLParser):
 
 def test_report_is_self_contained(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "report.html"
-    write_report(path, content(), [photo(), WorstPhoto("b.jpg", "Gone.", None, photo().truth, photo().found)])
+    write_report(path, content(), [photo(), WorstImage("b.jpg", "Gone.", None, photo().truth, photo().found)])
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     outside = [address for address in page.addresses if not address.startswith(("data:image/jpeg;base64,", "#"))]

@@ -82,9 +82,9 @@ def test_regions_show_crop_and_concepts(text: str) -> None:
         assert crop.width / crop.height == pytest.approx(across / down, rel=0.2)
         middle = np.asarray(crop)[crop.height // 2, crop.width // 2]
         assert int(middle.argmax()) == ("red", "green", "blue").index(name)
-    for word in (*NAMES, "0.75", "猫", "0.20", "object 0.50", "2 of 17 labelled regions", "sky", "20", "<4,764>"):
+    for word in (*NAMES, "0.75", "猫", "0.20", "objectness 0.50", "2 of 17 labelled regions", "sky", "20", "<4,764>"):
         assert word in page.words
-    assert page.words.count("object ") == 1
+    assert page.words.count("objectness ") == 1
     shares = re.findall(r"--share: ([\d.]+)%", text)
     assert shares == ["100.0", "25.0", *["75.0", "20.0"] * 2]
 

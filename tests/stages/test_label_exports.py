@@ -94,7 +94,7 @@ def test_region_page_limits(finished: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_unknown_format_is_refused(work: Path, toy_teacher: Path) -> None:
-    with pytest.raises(UsageError, match=r"no format 'cocoo'. Did you mean 'coco'\? Known are coco, html."):
+    with pytest.raises(UsageError, match=r"'cocoo'.*'coco'"):
         run(labelling(toy_teacher), formats=("cocoo",))
     assert not Path("run").exists()
 

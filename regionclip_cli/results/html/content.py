@@ -1,4 +1,4 @@
-"""What an evaluation report says, as plain values: whoever measures fills it in, the page only shows it."""
+"""Content of an evaluation report as plain values; the page only displays it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class ClassRow(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Precision over recall at an overlap of 0.5, the mean over some classes.
+    """Precision over recall at IoU 0.5, mean over some classes.
 
     Attributes:
-        label: Which classes.
-        recall: (P,) in 0..1, rising.
+        label: Name of the group of classes.
+        recall: (P,) in 0..1, ascending.
         precision: (P,) in 0..1.
     """
 
@@ -54,11 +54,11 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """What objects of some classes were taken for.
+    """Confusion counts of some classes.
 
     Attributes:
-        rows: Names of the classes.
-        columns: What they were taken for.
+        rows: True classes.
+        columns: Predicted names.
         counts: (rows, columns) objects.
     """
 
@@ -69,12 +69,12 @@ class Confusion:
 
 @dataclass(frozen=True, eq=False)
 class Marked:
-    """Boxes on a picture.
+    """Boxes on an image.
 
     Attributes:
         boxes: (N, 4) xyxy in pixels.
         labels: N texts.
-        right: (N,) bool: found, or rightly so.
+        right: (N,) bool: whether each is correct.
     """
 
     boxes: np.ndarray
@@ -83,19 +83,19 @@ class Marked:
 
 
 @dataclass(frozen=True, eq=False)
-class WorstPhoto:
-    """A photo on which much went wrong.
+class WorstImage:
+    """An image with poor results.
 
     Attributes:
         name: Of the image.
-        said: What went wrong, one sentence.
-        pixels: RGB uint8 (H, W, 3); None if it cannot be read any more.
-        truth: The objects on it.
-        found: What was found.
+        note: One sentence on the errors.
+        pixels: RGB uint8 (H, W, 3); None if it can no longer be read.
+        truth: The annotated objects.
+        found: The predictions.
     """
 
     name: str
-    said: str
+    note: str
     pixels: np.ndarray | None
     truth: Marked
     found: Marked
@@ -103,17 +103,17 @@ class WorstPhoto:
 
 @dataclass(frozen=True, eq=False)
 class ReportContent:
-    """The whole page.
+    """Content of the page.
 
     Attributes:
-        title: What was measured.
-        facts: What to know about it, name and value.
-        headings: Of the table of results.
+        title: What was evaluated.
+        facts: Facts about the evaluation by name.
+        headings: Headings of the results table.
         results: Its rows.
-        classes: One row a class.
-        curves: For the plot.
-        confusion: Of the classes that went worst; None where nothing was confused.
-        photos_said: How the photos below were chosen.
+        classes: One row per class.
+        curves: Curves of the plot.
+        confusion: Confusions of the worst classes; None without any.
+        images_note: How the images below were chosen.
     """
 
     title: str
@@ -123,4 +123,4 @@ class ReportContent:
     classes: Sequence[ClassRow]
     curves: Sequence[Curve]
     confusion: Confusion | None
-    photos_said: str
+    images_note: str

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing beside it, light or dark."""
+"""The evaluation report: one self-contained HTML file, light or dark."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
-from regionclip_cli.results.html.content import ReportContent, WorstPhoto
-from regionclip_cli.results.html.photos import shown
+from regionclip_cli.results.html.content import ReportContent, WorstImage
 from regionclip_cli.results.html.plots import confusion_plot, curve_plot
+from regionclip_cli.results.html.worst_images import shown
 
 TEMPLATE = "evaluation_page.html.jinja"
 
 
-def write_report(path: Path, content: ReportContent, photos: Iterable[WorstPhoto]) -> None:
-    """Write a report, whole or not at all.
+def write_report(path: Path, content: ReportContent, images: Iterable[WorstImage]) -> None:
+    """Write a report atomically.
 
     Args:
         path: The file.
-        content: What it says.
-        photos: Taken one by one, so that one picture is in memory at a time.
+        content: Its content.
+        images: The worst images, iterated once, one in memory at a time.
 
     Raises:
-        OutputError: The disk refuses.
+        OutputError: The file cannot be written.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -37,7 +37,7 @@ def write_report(path: Path, content: ReportContent, photos: Iterable[WorstPhoto
         named=any(row.top1 is not None for row in content.classes),
         curves=curve_plot(content.curves) if content.curves else "",
         confusion="" if content.confusion is None else confusion_plot(content.confusion),
-        photos=(shown(photo) for photo in photos),
+        images=(shown(image) for image in images),
     )
     with whole_file(path) as part, part.open("wb") as file:
         page.dump(file, encoding="utf-8")

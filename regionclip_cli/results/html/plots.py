@@ -1,4 +1,4 @@
-"""The plots of a report, as SVG that stands in the page itself and takes its colours from it."""
+"""Plots of a report as inline SVG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, FAINT = "#7d8590", "#b6bcc4"
-"""Colours that can be read on a white and on a black page."""
+"""Colours that are readable on a white and on a black page."""
 
 
 def curve_plot(curves: Sequence[Curve]) -> str:
@@ -25,15 +25,15 @@ def curve_plot(curves: Sequence[Curve]) -> str:
     axes.grid(color=FAINT, linewidth=0.5, alpha=0.5)
     if curves:
         axes.legend(frameon=False, labelcolor=INK)
-    return _svg(figure, "Precision over recall at an overlap of 0.5")
+    return _svg(figure, "Precision over recall at IoU 0.5")
 
 
 def confusion_plot(confusion: Confusion) -> str:
-    """Return a table of counts as SVG: a class a row, what its objects were taken for across, as shares of the row."""
+    """Return a confusion table as SVG: true classes in rows, predictions in columns, coloured by share of the row."""
     rows, columns = confusion.counts.shape
     figure, axes = _figure(2.4 + 0.42 * columns, 1.6 + 0.3 * rows)
     totals = confusion.counts.sum(axis=1, keepdims=True).clip(min=1)
-    # Cells with their centres at whole numbers; an image would be pixels in the SVG.
+    # Cells centred at whole numbers; imshow would embed a bitmap in the SVG.
     edges = [[place - 0.5 for place in range(count + 1)] for count in (columns, rows)]
     axes.pcolormesh(*edges, confusion.counts / totals, cmap="Blues", vmin=0, vmax=1)
     axes.invert_yaxis()
@@ -49,11 +49,11 @@ def confusion_plot(confusion: Confusion) -> str:
     axes.xaxis.tick_top()
     axes.tick_params(length=0, labelsize=9)
     axes.set_frame_on(False)
-    return _svg(figure, "What objects of the worst classes were taken for")
+    return _svg(figure, "Confusions of the worst classes")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    """Return an empty figure of so many inches, without a window or pyplot's memory of figures."""
+    """Return an empty figure, size in inches, without a window or pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -70,7 +70,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """Return a figure as an SVG element; letters become outlines, so that it looks the same everywhere."""
+    """Return a figure as an SVG element with text as outlines, so that it looks the same everywhere."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Title": title})
     text = stream.getvalue()

@@ -1,4 +1,4 @@
-"""A page of sample regions with their concepts: one HTML file that needs nothing beside it, light or dark."""
+"""A page of sample regions with their concepts: one self-contained HTML file, light or dark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from regionclip_cli.results.html.embedding import embedded
 TEMPLATE = "region_page.html.jinja"
 PICTURE_SIDE, CROP_SIDE = 480, 144
 MARGIN = 0.1
-"""How much around a region its crop shows, as a share of its sides."""
+"""Margin around a region in its crop, as a share of its sides."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PageRegion:
     Attributes:
         box: x1, y1, x2, y2 in pixels.
         objectness: In 0..1, or None.
-        concepts: Names and probabilities, the best first.
+        concepts: Names and probabilities, descending.
     """
 
     box: tuple[float, float, float, float]
@@ -41,11 +41,11 @@ class PageImage:
     """An image on the page.
 
     Attributes:
-        key: Its name.
-        captions: What people say about it.
+        key: Name of the image.
+        captions: Its captions.
         pixels: RGB uint8 (H, W, 3).
-        regions: Those to show.
-        count: How many it has in all.
+        regions: Regions to show.
+        count: Number of all its regions.
     """
 
     key: str
@@ -58,16 +58,16 @@ class PageImage:
 def write_region_page(
     path: Path, facts: Mapping[str, str], frequent: Sequence[tuple[str, int]], images: Iterable[PageImage]
 ) -> None:
-    """Write the page, whole or not at all.
+    """Write the page atomically.
 
     Args:
         path: The file.
-        facts: What to say of the labels at the top.
-        frequent: Concepts and how many regions have them, the most frequent first.
-        images: Samples; they are taken one by one, so that one picture is in memory at a time.
+        facts: Facts at the top of the page.
+        frequent: Concepts with their number of regions, the most frequent first.
+        images: Samples, iterated once, one in memory at a time.
 
     Raises:
-        OutputError: The disk refuses.
+        OutputError: The file cannot be written.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files(__package__) / TEMPLATE).read_text(encoding="utf-8"))
@@ -112,7 +112,7 @@ def _crop(pixels: np.ndarray, box: tuple[float, float, float, float]) -> np.ndar
 
 
 def _around(box: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
-    """Return whole pixels around a box with a margin, inside the image and never empty."""
+    """Return whole pixels around a box with a margin, inside the image and not empty."""
     x1, y1, x2, y2 = box
     across, down = MARGIN * (x2 - x1), MARGIN * (y2 - y1)
     left, top = min(max(int(x1 - across), 0), width - 1), min(max(int(y1 - down), 0), height - 1)
