@@ -11,7 +11,7 @@ import numpy as np
 
 from regionclip_cli.data.detection_sets import DetectionImage
 from regionclip_cli.data.pixels import decode
-from regionclip_cli.errors import InputError
+from regionclip_cli.errors import InputError, pluralize
 from regionclip_cli.evaluation.jobs import Job
 from regionclip_cli.evaluation.matching import IOU, assign, iou
 from regionclip_cli.evaluation.metrics import EvalResult, Scores
@@ -50,7 +50,8 @@ class WorstImages:
         elif measurement.scores is not None:
             worst = measurement.scores.worst_images(MAX_IMAGES)
             self._chosen = {
-                image.id: f"Average precision {image.score:.1f}; {image.objects} objects." for image in worst
+                image.id: f"Average precision {image.score:.1f}; {pluralize(image.objects, 'objects')}."
+                for image in worst
             }
 
     @property

@@ -112,6 +112,28 @@ def test_image_on_standard_input(call: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert call("-", "--classes", "cat", "--json")[0] == ExitCode.SOME_FAILED
 
 
+def test_failing_plugin_format_ends_with_exit_code_4(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributions import install
+
+    code = """
+from regionclip_cli.specs import WriterSpec
+SPEC = WriterSpec("broken", "Fails.", "broken_format:render")
+def render(records, folder, labels):
+    raise KeyError("label")
+"""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    install(site, "broken-format", {"regionclip.writers": {"broken": "broken_format:SPEC"}}, code)
+    got, _, err = call("photos", "--classes", "cat", "--out", "out", "--format", "broken,csv")
+    monkeypatch.delitem(sys.modules, "broken_format", raising=False)
+    assert got == ExitCode.PLUGIN
+    assert err.count("broken-format 1.0") == 1
+    assert Path("out/detections.csv").exists()
+
+
 def test_flags_equal_settings() -> None:
     names = {name for name in detect.__annotations__ if name not in ("ctx", "return")}
     assert names == set(DetectSettings.model_fields)
