@@ -45,7 +45,7 @@ def labelling(model: Path, out: str = "run", captions: str = "captions.jsonl", *
         device="cpu",
         model={"start": str(model)},
         data={"captions": {"dataset": "jsonl", "path": captions}},
-        pseudolabel={**SECTION, "concepts": "bank.safetensors", **section},
+        pseudolabel={**SECTION, "concept_bank": "bank.safetensors", **section},
     )
 
 

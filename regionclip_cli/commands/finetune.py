@@ -39,7 +39,7 @@ def finetune(
     [bold]Examples:[/bold]
       regionclip finetune finetune-tiny
       regionclip finetune finetune-ov-coco --dry-run
-      regionclip finetune finetune-ov-coco finetune.blend=0.3 out=runs/mixed
+      regionclip finetune finetune-tiny finetune.ensemble_alpha=0.3 out=runs/mixed
       regionclip finetune finetune-ov-coco --resume
       regionclip finetune mine.yaml finetune.classifier=linear --device cuda
     """

@@ -30,7 +30,7 @@ def pretrain(
     """Pretrain a model on region-text and image-text pairs.
 
     The student learns to match regions to concepts from a CLIP teacher, either
-    online or from pseudo-labels (pretrain.teacher=labels), and images to
+    online or from pseudo-labels (pretrain.teacher_mode=labels), and images to
     their captions. Writes RUN/pretrain/model.safetensors, for use with
     `detect --model` and finetune. An interrupted run continued with --resume
     ends with identical weights. Under torchrun, each batch is split across
@@ -39,7 +39,7 @@ def pretrain(
     [bold]Examples:[/bold]
       regionclip pretrain tiny
       regionclip pretrain cc3m --dry-run
-      regionclip pretrain cc3m pretrain.teacher=labels pretrain.amp=bf16
+      regionclip pretrain cc3m pretrain.teacher_mode=labels pretrain.amp=bf16
       regionclip pretrain cc3m --resume
       torchrun --nproc-per-node 8 -m regionclip_cli pretrain cc3m
     """

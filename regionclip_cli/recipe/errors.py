@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from regionclip_cli.errors import UsageError, did_you_mean
 from regionclip_cli.recipe.fields import owners, section_at
+from regionclip_cli.recipe.schema import RENAMED
 
 Key = tuple[str | int, ...]
 """Way to a setting: names of sections and numbers in lists, such as ("evaluate", 0, "boxes")."""
@@ -186,7 +187,8 @@ def _near(settings: type[BaseModel], key: Key, also: Sequence[str]) -> str:
     if section is None:
         return ""
     here = list(section.model_fields) + (list(also) if len(key) == 1 else [])
-    hint = did_you_mean(name, here)
+    renamed = RENAMED.get(name)
+    hint = f"Did you mean {renamed}?" if len(key) > 1 and renamed in here else did_you_mean(name, here)
     elsewhere = [f"{owner}.{name}" for owner in owners(settings, name)]
     if not hint and name in settings.model_fields:
         elsewhere.insert(0, f"{name} at the top")

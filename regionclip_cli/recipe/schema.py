@@ -108,7 +108,9 @@ class PseudolabelSection(Section):
     batch: Count = Field(1, description="Images per batch; labels do not depend on it.")
     shard_size: Count = Field(1000, description="Images of one output file; what a killed run does again at most.")
     dtype: Literal["auto", "fp32", "bf16"] = Field("auto", description="Number type of the networks.")
-    concepts: str | None = Field(None, description="A concept bank; left out, the one of this recipe's `concepts`.")
+    concept_bank: str | None = Field(
+        None, description="Concept bank; default: the one of this recipe's `concepts` section."
+    )
 
 
 class Optimisation(Section):
@@ -116,7 +118,7 @@ class Optimisation(Section):
 
     steps: Count = Field(600_000, description="Optimiser steps.")
     batch_size: Count = Field(96, description="Images of one optimiser step, over all processes and accumulation.")
-    accumulate: Count = Field(1, description="Parts a batch is computed in, to save memory.")
+    grad_accum_steps: Count = Field(1, description="Parts of a batch computed one after another to save memory.")
     optimiser: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum 0.9, or AdamW.")
     lr: float = Field(0.002, gt=0, description="Learning rate after the warm-up.")
     momentum: Share = Field(0.9, description="Momentum of SGD.")
@@ -127,11 +129,9 @@ class Optimisation(Section):
     decay: Share = Field(0.1, description="Factor of the learning rate at each milestone.")
     warmup_steps: int = Field(1000, ge=0, description="Steps over which the learning rate rises linearly.")
     warmup_factor: Share = Field(0.001, description="Where the warm-up starts, as a share of the learning rate.")
-    freeze: int = Field(2, ge=0, description="Stages of the backbone that stay as they are.")
+    frozen_stages: int = Field(2, ge=0, description="Stages of the backbone that are not trained.")
     amp: Literal["off", "bf16"] = Field("off", description="Compute in bf16 where it is safe.")
-    ema: Share | None = Field(
-        None, description="Keep an average of the weights instead; the share that it keeps of itself a step, as 0.999."
-    )
+    ema_decay: Share | None = Field(None, description="EMA decay such as 0.999; null disables EMA.")
     activation_checkpointing: bool = Field(False, description="Compute activations twice to save memory.")
     channels_last: bool = Field(False, description="Lay feature maps out by pixel, which some devices prefer.")
     compile: bool = Field(False, description="Compile the network with torch, which pays off in long runs on a GPU.")
@@ -155,7 +155,7 @@ class PretrainSection(Optimisation):
     """How the student learns from labelled regions; the defaults are the paper's (RegionCLIP section 3.2)."""
 
     losses: PretrainLosses = Field(PretrainLosses(), description="Weights of the three losses.")
-    teacher: Literal["labels", "online"] = Field(
+    teacher_mode: Literal["labels", "online"] = Field(
         "online", description="online: the teacher runs along, as in the paper; labels: what `pseudolabel` has written."
     )
     regions: Count = Field(100, description="Regions drawn from those of an image in each step.")
@@ -171,8 +171,10 @@ class PretrainSection(Optimisation):
     max_side: Count = Field(1333, description="Longest image side in pixels.")
     flip: Share = Field(0.5, description="Share of images that are mirrored.")
     proposal_iou: Share = Field(0.5, description="With an online teacher: as in `pseudolabel`.")
-    proposals: Count = Field(300, description="With an online teacher: best regions of an image to draw from.")
-    concepts: str | None = Field(None, description="A concept bank; left out, the one of this recipe's `concepts`.")
+    max_proposals: Count = Field(300, description="With an online teacher: best regions of an image to draw from.")
+    concept_bank: str | None = Field(
+        None, description="Concept bank; default: the one of this recipe's `concepts` section."
+    )
     labels: str | None = Field(None, description="A folder of labels; left out, the one of this recipe.")
 
 
@@ -199,7 +201,7 @@ class FinetuneSection(Optimisation):
     iou: Share = Field(0.5, description="Overlap with an object from which on a region shows it.")
     train_proposals: bool = Field(False, description="Train the proposal head along, where it stands on the trunk.")
     proposal_iou: Share = Field(0.7, description="Of two proposals that overlap more than this, the lower is dropped.")
-    proposals: Count = Field(1000, description="Best proposals of an image to learn from.")
+    max_proposals: Count = Field(1000, description="Best proposals of an image to learn from.")
     box_head: bool = Field(True, description="Learn to refine boxes, the same way for all classes.")
     mask_head: bool = Field(
         False,
@@ -218,7 +220,7 @@ class FinetuneSection(Optimisation):
     scoring: Literal["default", "official"] = Field(
         "official", description="How evaluations score detections; official: the paper's test-time settings."
     )
-    blend: Share = Field(0.0, description="Share of the model it started from in the weights that are written.")
+    ensemble_alpha: Share = Field(0.0, description="Weight-space ensembling (WiSE-FT): share of the initial weights.")
 
 
 class ProposalsSection(Optimisation):
@@ -287,6 +289,16 @@ class EvaluateSection(DetectionData):
 
 
 FORMAT = 1
+RENAMED = {
+    "accumulate": "grad_accum_steps",
+    "blend": "ensemble_alpha",
+    "concepts": "concept_bank",
+    "ema": "ema_decay",
+    "freeze": "frozen_stages",
+    "proposals": "max_proposals",
+    "teacher": "teacher_mode",
+}
+"""Settings of sections that were called otherwise before 0.1.0: old name to new."""
 STAGES = ("concepts", "pseudolabel", "pretrain", "proposals", "finetune", "evaluate")
 """The sections that can be run, in the order in which they are."""
 

@@ -24,7 +24,7 @@ from regionclip_cli.runs.history import changed, is_free
 INDIFFERENT = ("workers", "log_every", "checkpoint_every", "keep_last", "batch")
 """Settings that make a run faster or tell more of it, and leave its results as they are."""
 PATHS = frozenset(
-    "path images annotations boxes labels concepts model start teacher proposals proposals_from split vocabulary "
+    "path images annotations boxes labels concept_bank model start teacher proposals proposals_from split vocabulary "
     "predictions".split()
 )
 """Settings that may name files, folders or models; so may those in `options`, whose names plugins choose."""
@@ -72,7 +72,7 @@ def dependences(recipe: Recipe) -> dict[str, Dependence]:
     for stage in present(recipe):
         settings = {key: value for key, value in settings_of(recipe, stage).items() if not is_free(key, INDIFFERENT)}
         before = [name for name in UPSTREAM.get(stage, ()) if name in found and not _alone(recipe, stage)]
-        if stage == "pretrain" and recipe.pretrain is not None and recipe.pretrain.teacher == "online":
+        if stage == "pretrain" and recipe.pretrain is not None and recipe.pretrain.teacher_mode == "online":
             before = [name for name in before if name != "pseudolabel"]
         files = {str(path): state(path) for text in _texts(settings, named=False) for path in _named(text)}
         found[stage] = Dependence(settings, files, {name: found[name].fingerprint for name in before})

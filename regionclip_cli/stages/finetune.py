@@ -62,8 +62,8 @@ def build_learner(plan: Plan, device: torch.device, seed: int, progress: Progres
     detector.add_heads(box=settings.box_head, mask=settings.mask_head)
     if not settings.box_head:
         detector.box_head = None
-    detector.set_scoring({"proposal_iou": settings.proposal_iou, "max_proposals": settings.proposals})
-    detector.backbone.freeze(settings.freeze)
+    detector.set_scoring({"proposal_iou": settings.proposal_iou, "max_proposals": settings.max_proposals})
+    detector.backbone.freeze(settings.frozen_stages)
     detector.proposals.requires_grad_(settings.train_proposals)
     if isinstance(detector.proposals, TrunkRpn) and not settings.train_proposals and _trunk_learns(detector):
         progress.warn(
@@ -239,7 +239,7 @@ def run(
 
 def starting_weights(detector: OpenVocabularyDetector, plan: Plan) -> dict[str, Tensor]:
     """Return copies of the trained weights that came with the model, {parameter: tensor}; nothing where none blends."""
-    if not plan.settings.blend:
+    if not plan.settings.ensemble_alpha:
         return {}
     new = tuple(f"{head}." for head in ("box_head", "mask_head", "classifier") if head not in plan.card.parts)
     return {
@@ -264,7 +264,7 @@ def _write(
         return model
     if watch.best is not None and model.is_file():
         return model  # a finished run was taken up again
-    with blended(detector, start, plan.settings.blend):
+    with blended(detector, start, plan.settings.ensemble_alpha):
         return exporter.write(model, detector)
 
 
@@ -316,5 +316,5 @@ def _say(result: FinetuneResult, progress: Progress) -> None:
     if lost.get(watched, 0) > 1:
         progress.warn(
             f"The model names {watched} classes worse than before ({lost[watched]:.1f} points): "
-            "finetune.blend of 0.2 to 0.5 keeps more of the start, a lower lr or fewer steps forget less."
+            "finetune.ensemble_alpha of 0.2 to 0.5 keeps more of the start, a lower lr or fewer steps forget less."
         )

@@ -120,13 +120,13 @@ def _bank(
     its own text encoder embeds the same names with the same templates, as the paper's code asks for a second file of
     embeddings then; concept ids mean the same in both.
     """
-    path = folder.bank if settings.concepts is None else Path(settings.concepts)
+    path = folder.bank if settings.concept_bank is None else Path(settings.concept_bank)
     if not path.is_file():
-        hint = "Run `regionclip concepts RECIPE` first, or name a bank in `pseudolabel.concepts`."
+        hint = "Run `regionclip concepts RECIPE` first, or name a bank in `pseudolabel.concept_bank`."
         raise MissingError(f"There is no concept bank {path}.", hint)
     bank, encoder = ConceptBank.load(path), TextEncoder(teacher)
     start = _card(recipe.model.start)
-    foreign = settings.concepts is None and start is not None and bank.model == start.text_model != encoder.model
+    foreign = settings.concept_bank is None and start is not None and bank.model == start.text_model != encoder.model
     if foreign:
         progress.start(f"Embedding concepts with {encoder.model}", len(bank.names), "concepts")
         try:

@@ -118,7 +118,7 @@ def run(
     ledger, done = Ledger(folder), []
     renewed: set[str] = set()
     for stage, dependence in planned.items():
-        if stage == "pseudolabel" and recipe.pretrain is not None and recipe.pretrain.teacher == "online":
+        if stage == "pseudolabel" and recipe.pretrain is not None and recipe.pretrain.teacher_mode == "online":
             done.append(StageRun(stage, "left out", "pretrain runs its teacher along", 0, folder.outputs(stage)))
             continue
         again = any(name in renewed for name in dependence.stages)

@@ -76,7 +76,7 @@ class Plan:
         """
         s = self.settings
         student, _ = load_detector(self.start, proposals_from=self._lent)
-        student.backbone.freeze(s.freeze)
+        student.backbone.freeze(s.frozen_stages)
         objectives = Objectives(
             region_text=s.losses.region_text,
             distill=s.losses.distill,
@@ -116,7 +116,7 @@ class Plan:
             self.teacher_concepts,
             temperature=s.temperature,
             regions=s.regions,
-            most=s.proposals,
+            most=s.max_proposals,
             nms_iou=s.proposal_iou,
         )
 
@@ -154,27 +154,27 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
         raise MissingError(
             f"The model {card.name!r} has no text encoder for captions.", "Set pretrain.losses.image_text to 0."
         )
-    path = folder.bank if settings.concepts is None else Path(settings.concepts)
+    path = folder.bank if settings.concept_bank is None else Path(settings.concept_bank)
     if not path.is_file():
-        hint = "Run `regionclip concepts RECIPE` first, or name a bank in `pretrain.concepts`."
+        hint = "Run `regionclip concepts RECIPE` first, or name a bank in `pretrain.concept_bank`."
         raise MissingError(f"There is no concept bank {path}.", hint)
     bank = ConceptBank.load(path)
     bank.check(card.text_model, TextEncoder(start).dim)
     pairs = open_pairs(recipe.data.caption_sources())
-    together = settings.batch_size // settings.accumulate
+    together = settings.batch_size // settings.grad_accum_steps
     if losses.image_text and together == 1:
         progress.warn(
             "The image-text loss compares the images of one part of a batch, and there is one: it will be 0. "
-            "Raise batch_size, or lower accumulate."
+            "Raise batch_size, or lower grad_accum_steps."
         )
     labels, teacher_concepts = None, None
-    if regional and settings.teacher == "labels":
+    if regional and settings.teacher_mode == "labels":
         labels = _labels(folder.labels if settings.labels is None else Path(settings.labels), bank, pairs, progress)
     elif regional:
         if read_card(proposals).proposals is None:
             raise MissingError(
                 f"{proposals.name} has no proposal network for the teacher.",
-                "Name a model that has one in `model.proposals`, or set `pretrain.teacher` to labels.",
+                "Name a model that has one in `model.proposals`, or set `pretrain.teacher_mode` to labels.",
             )
         teacher_concepts = _in_teachers_space(bank, start, teacher, progress)
     return Plan(settings, pairs, labels, bank, teacher_concepts, start, teacher, proposals, card, recipe.seed)
@@ -261,7 +261,7 @@ def estimate(plan: Plan, device: torch.device) -> PretrainEstimate:
     model = plan.pretrainer(device)
     timing = time_steps(model, plan.dataset(), s, seed=plan.seed, device=device)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    copies = 2 + (s.optimiser == "adamw") + (s.ema is not None)
+    copies = 2 + (s.optimiser == "adamw") + (s.ema_decay is not None)
     return PretrainEstimate(
         plan=plan.summary(),
         images=len(plan.pairs),

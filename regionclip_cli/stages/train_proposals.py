@@ -183,7 +183,7 @@ def build_network(
         config = card.model_copy(update={"proposals": config, **size}).lent_proposals or {}
         network: Any = build_proposals(config)
         network.trunk.load_state_dict(trunk.visual.state_dict())
-        network.learn(settings.freeze)
+        network.learn(settings.frozen_stages)
         return ProposalTraining(network), config
     config = {"type": settings.network}
     if settings.init is not None:
@@ -199,7 +199,7 @@ def build_network(
         source.backbone.load_state_dict(weights, strict=False)
     # Jitter is for long trainings, in which norms are trained and no stage is frozen; so are random weights.
     whole = settings.init is None or settings.network == "rpn-fpn-lsj"
-    source.learn(freeze=0 if whole else settings.freeze, norms=whole)
+    source.learn(freeze=0 if whole else settings.frozen_stages, norms=whole)
     return ProposalTraining(source), config
 
 

@@ -80,7 +80,7 @@ class BestCheckpoint:
         """Measure the model as it would be written after `step` steps, and write it where it is the best so far."""
         mask_head, self.detector.mask_head = self.detector.mask_head, None  # boxes are what is compared
         try:
-            with blended(self.detector, self.start, self.plan.settings.blend):
+            with blended(self.detector, self.start, self.plan.settings.ensemble_alpha):
                 self._keep(step, self._measure(self.exporter.card))
                 self.detector.mask_head = mask_head
                 best = self.best

@@ -93,7 +93,7 @@ class Checkpoints:
         if set(wanted) != set(state["model"]) or any(wanted[key].shape != state["model"][key].shape for key in wanted):
             raise UsageError(
                 f"{path} holds the weights of another network, or of one with other parts frozen.",
-                "Go on with the same model and `freeze`, or train into another folder.",
+                "Go on with the same model and `frozen_stages`, or train into another folder.",
             )
         model.load_state_dict(state["model"], strict=False)
         try:

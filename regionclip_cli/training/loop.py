@@ -94,7 +94,7 @@ class StepLoop(BaseLoop):
         runner.optim_wrapper.set_rate(rate(self.settings, self.iter))
         self._batch = []
         sums: dict[str, torch.Tensor] = {}
-        for _ in range(self.settings.accumulate):
+        for _ in range(self.settings.grad_accum_steps):
             part = next(parts)
             if isinstance(part, RegionClipError):
                 raise part
@@ -103,7 +103,7 @@ class StepLoop(BaseLoop):
                 self.logbook.complain(sample.get("problems", ()))
             runner.call_hook("before_train_iter", batch_idx=self.iter, data_batch=part)
             for name, value in runner.model.train_step(part, optim_wrapper=runner.optim_wrapper).items():
-                sums[name] = sums.get(name, 0) + value.detach() / self.settings.accumulate
+                sums[name] = sums.get(name, 0) + value.detach() / self.settings.grad_accum_steps
         runner.call_hook("after_train_iter", batch_idx=self.iter, data_batch=self._batch[-1], outputs=sums)
         self.iter += 1
 

@@ -34,7 +34,7 @@ def build_optimiser(model: nn.Module, settings: Optimisation) -> torch.optim.Opt
     norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(False)}
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
-        raise UsageError("There is nothing to train: all parameters are frozen.", "Lower the setting `freeze`.")
+        raise UsageError("There is nothing to train: all parameters are frozen.", "Lower the setting `frozen_stages`.")
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if id(p) not in norms], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if id(p) in norms], "weight_decay": 0.0},

@@ -153,7 +153,7 @@ def build_runner(
     identity = {
         "seed": seed,
         "batch_size": settings.batch_size,
-        "accumulate": settings.accumulate,
+        "grad_accum_steps": settings.grad_accum_steps,
         "images": len(dataset),
         **(learned_from or {}),
     }
@@ -172,9 +172,9 @@ def build_runner(
     model = model.to(where)
     if settings.compile:
         model.compile()
-    average = Average(model, settings.ema) if settings.ema is not None else None
+    average = Average(model, settings.ema_decay) if settings.ema_decay is not None else None
     batches = Batches(
-        dataset, settings.batch_size, settings.accumulate, distributed.rank(), distributed.world_size(), seed
+        dataset, settings.batch_size, settings.grad_accum_steps, distributed.rank(), distributed.world_size(), seed
     )
     loader = build_loader(batches, settings.workers, where)
     bf16 = where.type if settings.amp == "bf16" else None
@@ -201,7 +201,9 @@ def build_runner(
         model=model,
         work_dir=str(work_dir),
         train_dataloader=loader,
-        optim_wrapper=StepWrapper(build_optimiser(model, settings), settings.accumulate, settings.clip_norm, bf16),
+        optim_wrapper=StepWrapper(
+            build_optimiser(model, settings), settings.grad_accum_steps, settings.clip_norm, bf16
+        ),
         default_hooks=dict.fromkeys(
             ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
         ),

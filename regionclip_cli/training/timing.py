@@ -84,13 +84,13 @@ def time_steps(
         seed: Of the draws.
         device: Where the model is.
     """
-    part = settings.batch_size // (settings.accumulate * distributed.world_size())
+    part = settings.batch_size // (settings.grad_accum_steps * distributed.world_size())
     piece = max(1, part if device.type == "cuda" else min(part, MOST_ON_CPU))
     few = settings.model_copy(
         update={
             "steps": TIMED + 1,
             "batch_size": piece * distributed.world_size(),
-            "accumulate": 1,
+            "grad_accum_steps": 1,
             "log_every": TIMED + 1,
             "checkpoint_every": TIMED + 2,
             "warmup_steps": TIMED + 1,

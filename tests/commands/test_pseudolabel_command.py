@@ -26,7 +26,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         "regionclip": 1,
         **{"name": "toy", "out": "run", "device": "cpu", "model": {"start": str(model)}},
         "data": {"captions": {"dataset": "jsonl", "path": "captions.jsonl"}},
-        "pseudolabel": {**SECTION, "concepts": "bank.safetensors"},
+        "pseudolabel": {**SECTION, "concept_bank": "bank.safetensors"},
     }
     Path("toy.yaml").write_text(json.dumps(recipe))
     app = typer.Typer()

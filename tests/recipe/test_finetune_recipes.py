@@ -33,9 +33,9 @@ def test_the_numbers_of_the_transfer(name, model, proposals, split, steps, miles
     assert (recipe.model.start, recipe.model.proposals, settings.split) == (model, proposals, split)
     assert (settings.steps, settings.milestones, settings.warmup_steps) == (steps, milestones, 5000)
     assert (settings.batch_size, settings.lr, settings.momentum, settings.weight_decay) == (16, 0.002, 0.9, 1e-4)
-    assert (settings.optimiser, settings.clip_norm, settings.freeze) == ("sgd", None, 2)
+    assert (settings.optimiser, settings.clip_norm, settings.frozen_stages) == ("sgd", None, 2)
     assert (settings.regions, settings.foreground, settings.iou) == (512, 0.25, 0.5)
-    assert (settings.proposals, settings.proposal_iou, settings.train_proposals) == (1000, 0.7, False)
+    assert (settings.max_proposals, settings.proposal_iou, settings.train_proposals) == (1000, 0.7, False)
     assert (settings.short_sides, settings.max_side, settings.flip) == ((640, 672, 704, 736, 768, 800), 1333, 0.5)
     assert (settings.classifier, settings.box_head, settings.scoring) == ("text", True, "official")
 
@@ -57,7 +57,7 @@ def test_the_losses_of_the_transfer(name, loss, gamma, background, sampler, mask
 
 def test_the_numbers_of_the_proposal_network():
     settings = load_recipe("train-rpn").proposals
-    assert (settings.network, settings.split, settings.freeze) == ("rpn-c4", "coco-48-17", 2)
+    assert (settings.network, settings.split, settings.frozen_stages) == ("rpn-c4", "coco-48-17", 2)
     assert (settings.batch_size, settings.lr, settings.steps) == (16, 0.02, 90_000)
     assert (settings.milestones, settings.warmup_steps) == ((60_000, 80_000), 1000)
 

@@ -94,9 +94,14 @@ def test_the_numbers_of_the_paper() -> None:
         )
         assert (settings.optimiser, settings.lr, settings.momentum, settings.weight_decay) == ("sgd", 0.002, 0.9, 1e-4)
         assert (settings.warmup_steps, settings.warmup_factor, settings.clip_norm) == (1000, 0.001, 5.0)
-        assert (settings.proposals, settings.proposal_iou, settings.regions, settings.min_score) == (300, 0.5, 100, 0.1)
-        assert (settings.short_side, settings.max_side, settings.flip, settings.freeze) == (800, 1333, 0.5, 2)
-        assert (settings.teacher, settings.temperature, settings.amp) == ("online", 0.01, "off")
+        assert (settings.max_proposals, settings.proposal_iou, settings.regions, settings.min_score) == (
+            300,
+            0.5,
+            100,
+            0.1,
+        )
+        assert (settings.short_side, settings.max_side, settings.flip, settings.frozen_stages) == (800, 1333, 0.5, 2)
+        assert (settings.teacher_mode, settings.temperature, settings.amp) == ("online", 0.01, "off")
         assert set(settings.losses.model_dump().values()) == {1.0}
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regionclip_cli.errors import UsageError
 from regionclip_cli.recipe import fields
 from regionclip_cli.recipe.errors import Place, Problems
 from regionclip_cli.recipe.loader import apply, load_recipe
@@ -80,7 +81,7 @@ out: "{name}/{names}/{0..3}/$HOME/{{name}}"
 data: {captions: {dataset: webdataset, path: "${SHARDS}/{00000..00331}.tar", images: '{name}/${SHARDS}'}}
 pretrain:
   steps: ${STEPS}
-  concepts: "${STEPS}"
+  concept_bank: "${STEPS}"
 """
     recipe = load_recipe(write(tmp_path, text))
     assert recipe.out == "mine/{names}/{0..3}/$HOME/{mine}"
@@ -89,7 +90,7 @@ pretrain:
     assert source.images == "mine//data/cc3m"
     assert recipe.pretrain is not None
     assert recipe.pretrain.steps == 30
-    assert recipe.pretrain.concepts == "30"
+    assert recipe.pretrain.concept_bank == "30"
 
 
 def test_the_run_folder_has_the_name_when_nothing_is_said(tmp_path: Path) -> None:
@@ -104,12 +105,12 @@ def test_paths_with_a_dot_are_relative_to_the_file_and_in_overrides_to_the_folde
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    text = "name: x\nconcepts: {}\npretrain: {concepts: ./a.safetensors, labels: ../b}\nout: c/./d"
+    text = "name: x\nconcepts: {}\npretrain: {concept_bank: ./a.safetensors, labels: ../b}\nout: c/./d"
     write(tmp_path / "recipes", text)
     monkeypatch.chdir(work)
     recipe = load_recipe("../recipes/r.yaml", ["data.captions={dataset: text, path: [./e.txt, f.txt]}"])
     assert recipe.pretrain is not None
-    assert recipe.pretrain.concepts == str(tmp_path / "recipes" / "a.safetensors")
+    assert recipe.pretrain.concept_bank == str(tmp_path / "recipes" / "a.safetensors")
     assert recipe.pretrain.labels == str(tmp_path / "b")
     assert recipe.out == "c/./d"
     assert recipe.data.caption_sources()[0].path == (str(work / "e.txt"), "f.txt")
@@ -159,3 +160,20 @@ def test_a_dump_names_places_that_do_not_move_with_the_file(tmp_path: Path, monk
     recipe = fields.checked(Recipe, name="x", data={"captions": {"dataset": "text", "path": "./a.txt"}})
     again = load_recipe(write(tmp_path / "runs", dump(recipe)))
     assert again.data.caption_sources()[0].path == str(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("pretrain.accumulate=2", "grad_accum_steps"),
+        ("pretrain.proposals=10", "max_proposals"),
+        ("pretrain.teacher=labels", "teacher_mode"),
+        ("pseudolabel.concepts=bank.safetensors", "concept_bank"),
+        ("finetune.blend=0.3", "ensemble_alpha"),
+        ("finetune.ema=0.9", "ema_decay"),
+        ("finetune.freeze=1", "frozen_stages"),
+    ],
+)
+def test_renamed_settings_name_the_new_word(old: str, new: str) -> None:
+    with pytest.raises(UsageError, match=f"Did you mean {new}"):
+        load_recipe("cc3m" if "finetune" not in old else "finetune-ov-coco", [old])

@@ -31,7 +31,7 @@ QUICK = {
     "checkpoint_every": 2,
     "log_every": 2,
     "regions": 16,
-    "proposals": 20,
+    "max_proposals": 20,
     "short_sides": (48, 64),
     "max_side": 128,
     "train_proposals": True,
@@ -151,7 +151,9 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(finished, toys, tmp_p
 
 def test_a_blend_keeps_a_share_of_the_start(toys, tmp_path):
     common = {"val": False, "steps": 2, "evaluate_every": None, "train_proposals": True}
-    files = [run(recipe(toys, tmp_path / str(share), blend=share, **common)).model for share in (0.0, 0.5, 1.0)]
+    files = [
+        run(recipe(toys, tmp_path / str(share), ensemble_alpha=share, **common)).model for share in (0.0, 0.5, 1.0)
+    ]
     tuned, half, none = (load_detector(file)[0].state_dict() for file in files)
     start = load_detector(Path(toys["model"]))[0].state_dict()
     key = "backbone.visual.layer4.0.conv2.weight"
@@ -219,7 +221,7 @@ def test_a_base_class_of_a_split_that_the_file_lacks_is_an_error(toys, tmp_path)
 def test_batches_that_cannot_be_cut_are_told_before_anything_is_measured(toys, tmp_path):
     notes = Listener()
     with pytest.raises(UsageError, match="cannot be cut into 2 equal parts"):
-        run(recipe(toys, tmp_path / "out", batch_size=3, accumulate=2), notes)
+        run(recipe(toys, tmp_path / "out", batch_size=3, grad_accum_steps=2), notes)
     assert not [line for line in notes.notes if "Before the training" in line]
 
 

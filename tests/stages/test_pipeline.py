@@ -82,7 +82,7 @@ def recipe(**sections: object) -> Recipe:
         "data": {"captions": {"dataset": "text", "path": CAPTIONS}},
         "concepts": {},
         "pseudolabel": {},
-        "pretrain": {"teacher": "labels", "steps": 5},
+        "pretrain": {"teacher_mode": "labels", "steps": 5},
         "evaluate": ({"dataset": "scenes"},),
     }
     return fields.checked(Recipe, **{**values, **sections})
@@ -117,7 +117,9 @@ def test_nothing_is_run_twice(stages: StandIns) -> None:
     assert run(recipe()) == ["unchanged"] * 4
     assert run(recipe(), resume=True) == ["unchanged"] * 4
     assert run(recipe(name="other", device="cpu")) == ["unchanged"] * 4
-    assert run(recipe(pretrain={"teacher": "labels", "steps": 5, "workers": 0, "log_every": 1})) == ["unchanged"] * 4
+    assert (
+        run(recipe(pretrain={"teacher_mode": "labels", "steps": 5, "workers": 0, "log_every": 1})) == ["unchanged"] * 4
+    )
     assert len(stages.ran) == 4
 
 
@@ -127,7 +129,7 @@ def test_nothing_is_run_twice(stages: StandIns) -> None:
         ({"concepts": {"min_count": 3}}, ["done", "done", "done", "done"]),
         ({"pseudolabel": {"regions": 3}}, ["unchanged", "done", "done", "done"]),
         ({"pseudolabel": {"batch": 2}}, ["unchanged"] * 4),
-        ({"pretrain": {"teacher": "labels", "steps": 6}}, ["unchanged", "unchanged", "done", "done"]),
+        ({"pretrain": {"teacher_mode": "labels", "steps": 6}}, ["unchanged", "unchanged", "done", "done"]),
         ({"evaluate": ({"dataset": "coco"},)}, ["unchanged", "unchanged", "unchanged", "done"]),
         ({"seed": 4}, ["done", "done", "done", "done"]),
         ({"data": {"captions": {"dataset": "text", "path": CAPTIONS}, "val": {}}}, ["unchanged"] * 3 + ["done"]),
@@ -143,13 +145,13 @@ def test_a_change_runs_the_stages_it_touches(stages: StandIns, changed: dict, st
 
 
 def test_a_changed_file_runs_the_stages_that_read_it(stages: StandIns) -> None:
-    run(recipe(pretrain={"teacher": "labels", "concepts": "bank.safetensors"}))
+    run(recipe(pretrain={"teacher_mode": "labels", "concept_bank": "bank.safetensors"}))
     Path(CAPTIONS).write_text("a dog and a cat")
-    result = pipeline.run(recipe(pretrain={"teacher": "labels", "concepts": "bank.safetensors"}), Silent())
+    result = pipeline.run(recipe(pretrain={"teacher_mode": "labels", "concept_bank": "bank.safetensors"}), Silent())
     assert [stage.state for stage in result.stages] == ["done"] * 4
     assert result.stages[0].why == f"changed: the file {CAPTIONS}"
     Path("bank.safetensors").write_text("bank")
-    assert run(recipe(pretrain={"teacher": "labels", "concepts": "bank.safetensors"})) == [
+    assert run(recipe(pretrain={"teacher_mode": "labels", "concept_bank": "bank.safetensors"})) == [
         "unchanged",
         "unchanged",
         "done",
@@ -212,13 +214,13 @@ def test_a_stage_that_broke_is_not_resumed_with_other_settings(stages: StandIns)
         run(recipe())
     stages.broken = ""
     with pytest.raises(UsageError, match=r"had pretrain.lr = 0.002, and this one has 0.1"):
-        run(recipe(pretrain={"teacher": "labels", "steps": 5, "lr": 0.1}), resume=True)
-    assert run(recipe(pretrain={"teacher": "labels", "steps": 5, "lr": 0.1}), force=True) == ["done"] * 4
+        run(recipe(pretrain={"teacher_mode": "labels", "steps": 5, "lr": 0.1}), resume=True)
+    assert run(recipe(pretrain={"teacher_mode": "labels", "steps": 5, "lr": 0.1}), force=True) == ["done"] * 4
 
 
 def test_more_steps_go_on_from_the_last_when_asked(stages: StandIns) -> None:
     run(recipe())
-    longer = recipe(pretrain={"teacher": "labels", "steps": 50})
+    longer = recipe(pretrain={"teacher_mode": "labels", "steps": 50})
     assert run(longer, resume=True) == ["unchanged", "unchanged", "resumed", "done"]
     assert run(longer) == ["unchanged"] * 4
 
@@ -227,7 +229,7 @@ def test_a_stage_run_by_its_own_command_counts(stages: StandIns) -> None:
     made = recipe()
     stages.stage("concepts")(made, Silent())
     assert run(made) == ["unchanged", "done", "done", "done"]
-    longer = recipe(pretrain={"teacher": "labels", "steps": 50})
+    longer = recipe(pretrain={"teacher_mode": "labels", "steps": 50})
     stages.stage("pretrain")(longer, Silent(), resume=True)
     assert run(longer) == ["unchanged", "unchanged", "unchanged", "done"]
 
@@ -241,7 +243,7 @@ def test_a_stage_run_by_its_own_command_on_older_files_does_not_count(stages: St
 
 
 def test_labels_are_left_out_where_the_teacher_runs_along(stages: StandIns) -> None:
-    online = recipe(pretrain={"teacher": "online", "steps": 5})
+    online = recipe(pretrain={"teacher_mode": "online", "steps": 5})
     assert run(online) == ["done", "left out", "done", "done"]
     assert stages.ran == ["concepts", "pretrain", "evaluate"]
     assert run(online) == ["unchanged", "left out", "unchanged", "unchanged"]
@@ -251,7 +253,7 @@ def test_labels_are_left_out_where_the_teacher_runs_along(stages: StandIns) -> N
 def test_proposals_on_a_trunk_follow_the_pretraining(stages: StandIns, network: str, again: str) -> None:
     sections = {"proposals": {"network": network}, "finetune": {}}
     run(recipe(**sections))
-    sections["pretrain"] = {"teacher": "labels", "steps": 6}  # the head's file holds the pretrained trunk, too
+    sections["pretrain"] = {"teacher_mode": "labels", "steps": 6}  # the head's file holds the pretrained trunk, too
     assert run(recipe(**sections)) == ["unchanged", "unchanged", "done", again, "done", "done"]
 
 

@@ -40,9 +40,9 @@ QUICK: dict[str, Any] = {
     "regions": 6,
     "short_side": 64,
     "max_side": 96,
-    "freeze": 1,
-    "teacher": "labels",
-    "concepts": "bank.safetensors",
+    "frozen_stages": 1,
+    "teacher_mode": "labels",
+    "concept_bank": "bank.safetensors",
 }
 
 
@@ -125,7 +125,7 @@ def test_a_run_is_not_taken_up_with_another_bank_or_labels_in_the_same_place(wor
     bank, labels = tmp_path / "bank.safetensors", tmp_path / "labels"
     bank.write_bytes(Path("bank.safetensors").read_bytes())
     shutil.copytree("made/labels", labels)
-    own: dict[str, Any] = {"concepts": str(bank), "labels": str(labels)}
+    own: dict[str, Any] = {"concept_bank": str(bank), "labels": str(labels)}
     trained(tmp_path / "run", steps=2, **own)
     first = ConceptBank.load(bank)
     ConceptBank(first.names, first.embeddings.flip(1), first.model, first.templates).save(bank)
@@ -143,7 +143,7 @@ def test_a_run_is_not_taken_up_with_another_bank_or_labels_in_the_same_place(wor
 def test_it_is_said_when_captions_have_nothing_to_compare_with(work: Path, tmp_path: Path) -> None:
     for accumulate, warned in ((2, False), (4, True)):
         said = Listener()
-        pretrain.run(recipe(tmp_path / "none", steps=1, accumulate=accumulate), said, dry_run=True)
+        pretrain.run(recipe(tmp_path / "none", steps=1, grad_accum_steps=accumulate), said, dry_run=True)
         assert any("The image-text loss" in text for text in said.warnings) is warned
 
 
@@ -155,10 +155,10 @@ def test_a_teacher_runs_along(work: Path, tmp_path: Path, family: Any) -> None:
     made = recipe(
         tmp_path / "run",
         {"start": "toy.safetensors", "teacher": str(teacher)},
-        teacher="online",
+        teacher_mode="online",
         gather_regions=True,
-        accumulate=2,
-        ema=0.9,
+        grad_accum_steps=2,
+        ema_decay=0.9,
         amp="bf16",
         activation_checkpointing=True,
         channels_last=True,
@@ -187,7 +187,7 @@ def test_a_dry_run_measures_and_writes_nothing(work: Path, tmp_path: Path) -> No
 
 def share(out: Path) -> None:
     said = Listener()
-    result = pretrain.run(recipe(out, teacher="online", gather_regions=True), said)
+    result = pretrain.run(recipe(out, teacher_mode="online", gather_regions=True), said)
     assert isinstance(result, PretrainResult)
     silent = os.environ["RANK"] == "1"
     assert (result.model is None) == (result.plan == "") == (said.notes == []) == silent
@@ -207,16 +207,22 @@ def test_what_is_missing_or_does_not_fit_is_refused(work: Path, tmp_path: Path) 
     write_bank(tmp_path / "other.safetensors", model="someone")
     write_bank(tmp_path / "fewer.safetensors", names=NAMES[:3])
     write_toy_model(tmp_path / "blind.safetensors", "timm", proposals=False, name="toy")
-    refused(MissingError, "no concept bank", concepts="nowhere.safetensors")
+    refused(MissingError, "no concept bank", concept_bank="nowhere.safetensors")
     refused(
-        UsageError, "made by the model 'someone'.*Use the model 'someone'", concepts=str(tmp_path / "other.safetensors")
+        UsageError,
+        "made by the model 'someone'.*Use the model 'someone'",
+        concept_bank=str(tmp_path / "other.safetensors"),
     )
-    refused(UsageError, "labels are of 6 concepts, and the bank has 3", concepts=str(tmp_path / "fewer.safetensors"))
+    refused(
+        UsageError, "labels are of 6 concepts, and the bank has 3", concept_bank=str(tmp_path / "fewer.safetensors")
+    )
     refused(MissingError, "no region labels", labels=str(tmp_path))
     refused(UsageError, "losses have the weight 0", losses={"region_text": 0, "distill": 0, "image_text": 0})
-    refused(UsageError, "stages cannot be frozen", freeze=99)
-    refused(MissingError, "no proposal network", model={"start": str(tmp_path / "blind.safetensors")}, teacher="online")
-    refused(UsageError, "cannot be cut into 3", accumulate=3)
+    refused(UsageError, "stages cannot be frozen", frozen_stages=99)
+    refused(
+        MissingError, "no proposal network", model={"start": str(tmp_path / "blind.safetensors")}, teacher_mode="online"
+    )
+    refused(UsageError, "cannot be cut into 3", grad_accum_steps=3)
     with pytest.raises(UsageError, match="pretrains nothing"):
         pretrain.run(Recipe(name="empty", out=str(tmp_path / "empty")))
 

@@ -49,9 +49,9 @@ def test_a_file_in_the_way(work: Path, toy_teacher: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "error", "sentence"),
     [
-        ({"concepts": None}, MissingError, r"no concept bank run/concepts\.safetensors\. Run `regionclip concepts"),
-        ({"concepts": "none.safetensors"}, MissingError, "no concept bank none.safetensors"),
-        ({"concepts": "captions.jsonl"}, UsageError, "captions.jsonl is not a safetensors file"),
+        ({"concept_bank": None}, MissingError, r"no concept bank run/concepts\.safetensors\. Run `regionclip concepts"),
+        ({"concept_bank": "none.safetensors"}, MissingError, "no concept bank none.safetensors"),
+        ({"concept_bank": "captions.jsonl"}, UsageError, "captions.jsonl is not a safetensors file"),
         ({"source": "given"}, UsageError, "goes with"),
         ({"boxes": "boxes.json"}, UsageError, "goes with"),
         ({"source": "given", "boxes": "none.json"}, MissingError, "no boxes file none.json"),

@@ -156,7 +156,7 @@ def test_the_recipes_own_bank_is_translated_for_another_teacher(work: Path, toy_
     plan = make_plan(own, Share(), Silent())
     assert (plan.bank.model, plan.bank.names) == ("other", NAMES)
     assert not torch.equal(plan.bank.embeddings, ConceptBank.load(Path("run/concepts.safetensors")).embeddings)
-    named = labelling(toy_teacher, concepts="run/concepts.safetensors").model_copy(update={"model": model})
+    named = labelling(toy_teacher, concept_bank="run/concepts.safetensors").model_copy(update={"model": model})
     with pytest.raises(UsageError, match="made by the model 'toy' with 16 dimensions, not by 'other'"):
         make_plan(named, Share(), Silent())
 

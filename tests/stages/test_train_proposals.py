@@ -139,7 +139,9 @@ def test_a_pyramid_on_a_trunk_learns_to_find(toys, tmp_path):
 
 
 def test_a_trunk_that_learns_along_is_lent_with_its_head(toys, tmp_path):
-    made = run(recipe(toys, tmp_path / "out", network="fpn-trunk", learn_trunk=True, freeze=1, optimiser="adamw"))
+    made = run(
+        recipe(toys, tmp_path / "out", network="fpn-trunk", learn_trunk=True, frozen_stages=1, optimiser="adamw")
+    )
     card = read_card(made.model)
     assert card.kind == "proposals"
     assert card.proposals["type"] == "own-trunk"

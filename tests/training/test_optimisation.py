@@ -59,7 +59,7 @@ def test_bf16_computes_in_bf16_and_keeps_float_weights(tmp_path: Path) -> None:
 
 
 def test_the_average_is_what_is_kept(tmp_path: Path) -> None:
-    model, _ = fit(tmp_path / "average", ema=0.5, steps=2, checkpoint_every=1)
+    model, _ = fit(tmp_path / "average", ema_decay=0.5, steps=2, checkpoint_every=1)
     trail = [torch.load(path, weights_only=True) for path in sorted((tmp_path / "average/checkpoints").iterdir())]
     first = Toy().head.weight
     expected = (first + trail[0]["model"]["head.weight"]) / 4 + trail[1]["model"]["head.weight"] / 2
@@ -70,11 +70,11 @@ def test_the_average_is_what_is_kept(tmp_path: Path) -> None:
 def test_a_validation_sees_the_average_and_training_does_not(tmp_path: Path) -> None:
     model, seen = Toy(), []
     options = {"validation": lambda step: {"x": float(seen.append(model.head.weight.clone()) or step)}}
-    fit(tmp_path / "looked", model, options=options | {"validate_every": 2}, ema=0.9)
+    fit(tmp_path / "looked", model, options=options | {"validate_every": 2}, ema_decay=0.9)
     assert not torch.equal(
         seen[0], torch.load(tmp_path / "looked/checkpoints/step-0000004.pth")["model"]["head.weight"]
     )
-    plain, _ = fit(tmp_path / "plain", ema=0.9)
+    plain, _ = fit(tmp_path / "plain", ema_decay=0.9)
     assert all(torch.equal(a, b) for a, b in zip(weights(model).values(), weights(plain).values(), strict=True))
     average = Average(model, 0.9)
     with average.in_place():

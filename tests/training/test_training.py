@@ -46,7 +46,14 @@ class KillAt(Hook):
             os.kill(os.getpid(), self.how)
 
 
-EXACT = {"steps": 200, "checkpoint_every": 50, "ema": 0.9, "schedule": "cosine", "accumulate": 2, "log_every": 20}
+EXACT = {
+    "steps": 200,
+    "checkpoint_every": 50,
+    "ema_decay": 0.9,
+    "schedule": "cosine",
+    "grad_accum_steps": 2,
+    "log_every": 20,
+}
 
 
 def begin_and_die(folder: Path) -> None:
@@ -77,7 +84,7 @@ def test_killed_and_resumed_is_the_same_as_never_stopped(tmp_path: Path) -> None
 
 
 def split_work(folder: Path) -> None:
-    model, result = fit(folder, Toy(dropout=0.0), steps=4, batch_size=8, accumulate=2, checkpoint_every=3)
+    model, result = fit(folder, Toy(dropout=0.0), steps=4, batch_size=8, grad_accum_steps=2, checkpoint_every=3)
     if int(os.environ.get("RANK", "0")) == 0:
         torch.save(weights(model), folder / "weights.pth")
         (folder / "losses.json").write_text(json.dumps(result.losses))
@@ -105,11 +112,11 @@ def test_loader_processes_change_nothing(tmp_path: Path) -> None:
 
 def test_parts_add_up_to_the_batch(tmp_path: Path) -> None:
     one, _ = fit(tmp_path / "one", Toy(dropout=0.0))
-    two, _ = fit(tmp_path / "two", Toy(dropout=0.0), accumulate=4)
+    two, _ = fit(tmp_path / "two", Toy(dropout=0.0), grad_accum_steps=4)
     for name, value in weights(one).items():
         torch.testing.assert_close(weights(two)[name], value)
     with pytest.raises(UsageError, match="batch of 4 images cannot be cut into 3 equal parts"):
-        fit(tmp_path / "three", accumulate=3)
+        fit(tmp_path / "three", grad_accum_steps=3)
 
 
 def test_a_nan_stops_before_the_weights_are_hurt(tmp_path: Path) -> None:
