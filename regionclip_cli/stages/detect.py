@@ -126,7 +126,7 @@ class DetectResult:
     def summary(self) -> str:
         """Return one sentence for the terminal."""
         parts = [f"{pluralize(self.tally.detections, 'objects')} in {pluralize(self.images, 'images')}"]
-        parts += [f"{self.skipped} done before"] if self.skipped else []
+        parts += [f"{self.skipped} already done"] if self.skipped else []
         if self.failed:
             parts.append(f"{len(self.failed)} failed ({self.failed[0]}{', ...' * (len(self.failed) > 1)})")
         parts += [f"format {name!r} failed" for name in self.broken_formats]
@@ -191,7 +191,7 @@ def run(settings: DetectSettings, progress: Progress | None = None, emit: Emit |
             raise
     unused = [] if boxes is None else boxes.unused()
     if unused:
-        progress.warn(f"{len(unused)} entries of {settings.boxes} match no image of this run, such as {unused[0]!r}.")
+        progress.warn(f"{len(unused)} entries of {settings.boxes} match no image of this run, e.g. {unused[0]!r}.")
     failed = tuple(dict.fromkeys([*job.failed, *rendered.skipped]))
     return DetectResult(job.images, job.skipped, failed, out, job.tally, rendered.broken)
 
@@ -314,7 +314,7 @@ def _vocabulary(settings: DetectSettings) -> Vocabulary | None:
     if settings.concepts is not None:
         return None
     if settings.classes is None:
-        raise UsageError("No classes were given.", 'Add --classes "cat,kettle", --classes @coco or --concepts BANK.')
+        raise UsageError("No classes given.", 'Add --classes "cat,kettle", --classes @coco or --concepts BANK.')
     return parse_classes(settings.classes, settings.distractors)
 
 

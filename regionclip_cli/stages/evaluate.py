@@ -55,7 +55,7 @@ class EvaluateResult:
         if self.dry_run:
             return "Dry run: nothing was computed."
         parts = [f"{len(self.finished)} of {pluralize(len(self.measured), 'evaluations')} done"]
-        parts += ["other processes have not finished their shares"] * (len(self.finished) < len(self.measured))
+        parts += ["other processes are still running"] * (len(self.finished) < len(self.measured))
         parts += [f"{pluralize(self.failed, 'images')} could not be read"] if self.failed else []
         reports = [each["report"] for each in self.finished if "report" in each]
         return "; ".join(parts) + (f". Report: {', '.join(reports)}." if reports else ".")

@@ -67,8 +67,8 @@ def build_learner(plan: Plan, device: torch.device, seed: int, progress: Progres
     detector.proposals.requires_grad_(settings.train_proposals)
     if isinstance(detector.proposals, TrunkRpn) and not settings.train_proposals and _trunk_learns(detector):
         progress.warn(
-            "The proposal head stands on features that are being trained while it stays as it is; "
-            "finetune.train_proposals: true trains it along."
+            "The proposal head is frozen while its backbone is trained; "
+            "set finetune.train_proposals: true to train it too."
         )
     if settings.federated:
         detector.federated = FederatedClasses(plan.train.image_counts().tolist())
@@ -98,7 +98,7 @@ def _set_classifier(detector: OpenVocabularyDetector, plan: Plan, device: torch.
         if not isinstance(own, LinearClassifier) or own.classes != classes:
             detector.classifier = LinearClassifier(classes, detector.backbone.embed_dim)
         return
-    progress.start("Reading class names", len(classes), "phrases")
+    progress.start("Embedding class names", len(classes), "phrases")
     embedded = embed_vocabulary(plan.names, TextEncoder(plan.model, device), progress=progress.advance)
     progress.finish()
     detector.set_concepts(embedded.embeddings, embedded.groups, embedded.num_classes)
@@ -147,7 +147,7 @@ class FinetuneResult:
             return self.plan
         said = f"{pluralize(self.steps, 'steps')} in {self.seconds:.0f} s. The detector is {self.model}."
         if self.best_step is not None:
-            said += f" It is that of step {self.best_step}, the best by {self.best_by}."
+            said += f" Best step: {self.best_step}, by {self.best_by}."
         return said
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -200,7 +200,7 @@ def run(
     if dry_run:
         learner = build_learner(plan, device, recipe.seed, progress)
         timing = time_steps(learner, images, plan.settings, seed=recipe.seed, device=device)
-        said = f"{plan.summary()} {timing.said()}, besides measuring. Would write {folder.model(STAGE)}."
+        said = f"{plan.summary()} {timing.said()}, without validation. Would write {folder.model(STAGE)}."
         return FinetuneResult(None, said)
     with folder.opened(recipe, STAGE, resume=resume, device=str(device)) as record:
         progress.note(plan.summary())
@@ -224,7 +224,7 @@ def run(
             validate_every=plan.settings.evaluate_every,
         )
         if plan.val is None:
-            progress.warn("Nothing is measured while it trains, and the last weights are kept: there is no data.val.")
+            progress.warn("No data.val: training runs without validation, and the last weights are kept.")
         elif first:
             watch.before()
         trained = train(runner)
@@ -304,17 +304,19 @@ def _say(result: FinetuneResult, progress: Progress) -> None:
     steps = {each["step"]: each for each in result.evaluations}
     old_ap, new_ap = (_novel_ap(steps.get(step)) for step in (0, result.best_step))
     if old_ap is not None and new_ap is not None and old_ap - new_ap > 1:
-        progress.warn(f"The best model finds novel classes worse than the start (AP50 {old_ap:.1f} -> {new_ap:.1f}).")
+        progress.warn(
+            f"The best model has a lower AP50 on novel classes than the initial model ({old_ap:.1f} -> {new_ap:.1f})."
+        )
     before, after = result.recognition.get("before"), result.recognition.get("after")
     if not before or not after:
         return
     pairs = [(group, before[group].get("top1"), after[group].get("top1")) for group in after if group in before]
     told = [f"{group} {old:.1f} -> {new:.1f} %" for group, old, new in pairs if old is not None and new is not None]
-    progress.note(f"Known boxes named right at the first guess, before and after: {'; '.join(told)}.")
+    progress.note(f"Top-1 accuracy on ground-truth boxes, before and after: {'; '.join(told)}.")
     lost = {group: old - new for group, old, new in pairs if old is not None and new is not None}
     watched = "novel" if "novel" in lost else "all"
     if lost.get(watched, 0) > 1:
         progress.warn(
-            f"The model names {watched} classes worse than before ({lost[watched]:.1f} points): "
-            "finetune.ensemble_alpha of 0.2 to 0.5 keeps more of the start, a lower lr or fewer steps forget less."
+            f"Top-1 accuracy on {watched} classes dropped by {lost[watched]:.1f} points. "
+            "Try finetune.ensemble_alpha between 0.2 and 0.5, a lower learning rate or fewer steps."
         )

@@ -57,12 +57,8 @@ class Plan:
             f"from {self.model.name}: "
             f"{pluralize(len(self.train), 'images')} with {pluralize(boxes, 'boxes')} of "
             f"{pluralize(len(self.train.classes), 'classes')}, "
-            f"{epochs / len(self.train):.1f} times over; proposals from {found}; "
-            + (
-                f"measured on {pluralize(len(self.val), 'images')}."
-                if self.val
-                else "measured on nothing (no data.val)."
-            )
+            f"{epochs / len(self.train):.1f} epochs; proposals from {found}; "
+            + (f"validation on {pluralize(len(self.val), 'images')}." if self.val else "no validation (no data.val).")
         )
 
 
@@ -75,31 +71,31 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     settings = recipe.finetune
     if settings is None:
-        raise UsageError("This recipe has no section `finetune`.")
+        raise UsageError("The recipe has no section `finetune`.")
     if recipe.data.train is None:
-        raise UsageError("There is nothing to fine-tune on.", "Name annotations and images under `data: train:`.")
+        raise UsageError("No training data.", "Set annotations and images under `data: train:`.")
     model, proposals = _models(recipe, settings)
     card = read_card(model)
     if card.kind != "detector":
-        raise UsageError(f"{model.name} holds a proposal network and no image encoder.", "Start from another model.")
+        raise UsageError(f"{model.name} is a proposal network without an image encoder.", "Start from another model.")
     if settings.classifier == "text":
         require_text(card)
     own = read_card(proposals) if proposals else card
     if own.proposals is None:
         raise MissingError(
-            f"{(proposals or model).name} has no proposal network to find boxes with.",
-            "Name a model that has one as `model: proposals:`, or train one with `regionclip train-proposals`.",
+            f"{(proposals or model).name} has no proposal network.",
+            "Set `model: proposals:` to a model that has one, or train one with `regionclip train-proposals`.",
         )
     if settings.train_proposals and (proposals is not None or not own.head_on_trunk):
         raise UsageError(
-            f"A proposal network of the kind {own.proposals.get('type')!r} is not trained along.",
-            "Only a head on the model's own trunk is; set finetune.train_proposals: false.",
+            f"A proposal network of type {own.proposals.get('type')!r} cannot be fine-tuned with the detector.",
+            "Only a head on the model's own backbone can; set finetune.train_proposals: false.",
         )
     whole = open_detection_set(recipe.data.train)
     classes = learned_classes(whole, settings.split)
     train = with_objects(whole if classes == whole.classes else whole.subset(classes))
     if settings.mask_head and train[0].segmentation is None:
-        raise UsageError(f"{train.name} has no masks, and the mask head needs them.", "Set mask_head: false.")
+        raise UsageError(f"{train.name} has no masks, but the mask head requires them.", "Set mask_head: false.")
     val = None if recipe.data.val is None else open_detection_set(recipe.data.val)
     if val is not None:
         _check_val(val, train, settings)
@@ -121,7 +117,7 @@ def learned_classes(images: DetectionSet, split: str | None) -> tuple[str, ...]:
         match_classes(read_split(split, known).base, images.classes, images.name)
     base = read_split(split, images.classes).base
     if not base:
-        raise UsageError(f"The split {split} has no base class to learn.", "Leave the split out to learn all classes.")
+        raise UsageError(f"The split {split} has no base classes.", "Omit the split to train on all classes.")
     return base
 
 
@@ -136,8 +132,8 @@ def _check_val(val: DetectionSet, train: DetectionSet, settings: FinetuneSection
     if settings.classifier == "linear":
         if settings.split is not None:
             raise UsageError(
-                "A linear classifier knows what it has learned and no novel class.",
-                "Leave the split out, or use classifier: text.",
+                "A linear classifier cannot detect novel classes.",
+                "Omit the split, or use classifier: text.",
             )
         match_classes(val.classes, train.classes, train.name)
 
@@ -178,7 +174,7 @@ def untrained(recipe: Recipe) -> str:
     named = recipe.finetune is not None and recipe.finetune.model is not None
     if recipe.pretrain is None or named or pretrained.is_file():
         return ""
-    return f"{recipe.name} has a section `pretrain` and no {pretrained} yet: this starts from {recipe.model.start}."
+    return f"{recipe.name} has a section `pretrain` but no {pretrained} yet; starting from {recipe.model.start}."
 
 
 class Exporter:

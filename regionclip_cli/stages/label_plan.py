@@ -80,17 +80,19 @@ def make_plan(recipe: Recipe, share: Share, progress: Progress) -> Plan:
     """
     settings = recipe.pseudolabel
     if settings is None:
-        raise UsageError("This recipe labels no regions.", "Add a section `pseudolabel: {}` for the defaults.")
+        raise UsageError("The recipe has no section `pseudolabel`.", "Add `pseudolabel: {}` to use the defaults.")
     if (settings.source == "given") != (settings.boxes is not None):
-        raise UsageError("`pseudolabel.boxes` goes with `pseudolabel.source: given`.", "Give both, or neither.")
+        raise UsageError(
+            "`pseudolabel.boxes` requires `pseudolabel.source: given`, and the reverse.", "Set both or neither."
+        )
     folder = RunFolder(Path(recipe.out))
     teacher = resolve(recipe.model.teacher or recipe.model.start)
     bank = _bank(recipe, settings, teacher, folder, progress)
     proposals = resolve(recipe.model.proposals or recipe.model.start) if settings.source == "network" else None
     if proposals is not None and read_card(proposals).proposals is None:
         raise MissingError(
-            f"{proposals.name} has no proposal network to find regions with.",
-            "Name a model that has one in `model.proposals`, or set `pseudolabel.source` to random, grid or given.",
+            f"{proposals.name} has no proposal network.",
+            "Set `model.proposals` to a model that has one, or set `pseudolabel.source` to random, grid or given.",
         )
     boxes = None if settings.boxes is None else read_boxes(Path(settings.boxes))
     pairs = open_pairs(recipe.data.caption_sources())
@@ -123,7 +125,7 @@ def _bank(
     path = folder.bank if settings.concept_bank is None else Path(settings.concept_bank)
     if not path.is_file():
         hint = "Run `regionclip concepts RECIPE` first, or name a bank in `pseudolabel.concept_bank`."
-        raise MissingError(f"There is no concept bank {path}.", hint)
+        raise MissingError(f"The concept bank {path} does not exist.", hint)
     bank, encoder = ConceptBank.load(path), TextEncoder(teacher)
     start = _card(recipe.model.start)
     foreign = settings.concept_bank is None and start is not None and bank.model == start.text_model != encoder.model

@@ -123,7 +123,7 @@ def _count(row: Row, tally: Tally, progress: Progress) -> None:
     if tally.failed <= MOST_WARNINGS:
         progress.warn(row.error)
     elif tally.failed == MOST_WARNINGS + 1:
-        progress.warn("Further images that cannot be read are listed in errors.jsonl.")
+        progress.warn("Further unreadable images are listed in errors.jsonl only.")
 
 
 def _bytes(key: str, data: bytes) -> bytes:

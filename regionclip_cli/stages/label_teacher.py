@@ -141,7 +141,7 @@ def _load_finder(plan: Plan, device: torch.device, dtype: torch.dtype) -> OpenVo
     card = read_card(plan.proposals)
     on_trunk = card.head_on_trunk
     if on_trunk and card.kind == "proposals":
-        raise UsageError(f"{plan.proposals.name} holds a proposal head without its trunk.", "Name its whole model.")
+        raise UsageError(f"{plan.proposals.name} is a proposal head without its backbone.", "Give the whole model.")
     if on_trunk:
         return load_detector(plan.proposals, device=device, dtype=dtype)[0]
     return load_detector(plan.teacher, device=device, dtype=dtype, proposals_from=plan.proposals)[0]

@@ -108,18 +108,18 @@ def run(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
-            "The stages of a recipe cannot be run together in several processes.",
-            "Start torchrun with one stage: torchrun ... -m regionclip_cli pretrain RECIPE.",
+            "`recipes run` does not support several processes.",
+            "Run a single stage with torchrun: torchrun ... -m regionclip_cli pretrain RECIPE.",
         )
     folder = RunFolder(Path(recipe.out))
     planned = dependences(recipe)
     if not planned:
-        raise UsageError(f"The recipe {recipe.name} has no stage to run.", f"Add one of {', '.join(CODE)}.")
+        raise UsageError(f"The recipe {recipe.name} has no stages.", f"Add one of {', '.join(CODE)}.")
     ledger, done = Ledger(folder), []
     renewed: set[str] = set()
     for stage, dependence in planned.items():
         if stage == "pseudolabel" and recipe.pretrain is not None and recipe.pretrain.teacher_mode == "online":
-            done.append(StageRun(stage, "left out", "pretrain runs its teacher along", 0, folder.outputs(stage)))
+            done.append(StageRun(stage, "skipped", "pretrain uses an online teacher", 0, folder.outputs(stage)))
             continue
         again = any(name in renewed for name in dependence.stages)
         state, why = _decide(stage, dependence, folder, ledger, resume=resume, force=force, again=again)
@@ -138,7 +138,7 @@ def run(
         if state == "to do":
             aside = ledger.set_aside(stage)
             if aside is not None:
-                progress.note(f"{stage}: its earlier results are in {aside} now.")
+                progress.note(f"{stage}: earlier results were moved to {aside}.")
         begun = time.monotonic()
         result = _load(stage)(recipe, progress, resume=state == "to resume")
         ledger.finish(stage, dependences(recipe)[stage])
@@ -162,28 +162,28 @@ def _decide(
     """Return what to do with a stage (`unchanged`, `to do`, `to resume`), and why."""
     entry, held = ledger.written(stage), folder.held(stage)
     if force:
-        return "to do", "as asked with --force"
+        return "to do", "--force"
     if held is None:
-        return "to do", "it has no results yet"
+        return "to do", "no results yet"
     last = folder.last_run(stage)
     unfinished = last is not None and last["status"] != "finished"
     if not again and not unfinished and ledger.finished_alone(stage, dependence):
-        return "unchanged", "unchanged since it was run by itself"
+        return "unchanged", "unchanged since it was run separately"
     if unfinished or entry is None:
         if resume:
-            return "to resume", "it goes on where it stopped"
-        what = "did not finish" if unfinished else "was run by itself, with other settings or on other files"
+            return "to resume", "continues the interrupted run"
+        what = "did not finish" if unfinished else "was run separately with other settings or files"
         raise UsageError(
-            f"The stage `{stage}` in {folder.path} {what if last else 'was made nobody knows how'}.",
-            "Add --resume to go on with it, or --force to run everything anew.",
+            f"The stage `{stage}` in {folder.path} {what if last else 'has output but no run record'}.",
+            "Add --resume to continue it, or --force to run all stages again.",
         )
     words = dependence.differences(entry)
     if not words and not again:
         if ledger.intact(stage):
             return "unchanged", "unchanged"
-        return "to do", f"its results in {held} are not as they were"
+        return "to do", f"its results in {held} have changed"
     if resume and words and all(is_free(word) for word in words):
-        return "to resume", f"it goes on, with another {', '.join(words)}"
+        return "to resume", f"continues with another {', '.join(words)}"
     more = len(words) - MOST_WORDS
     words = [*words[:MOST_WORDS], *([f"{more} more"] if more > 0 else [])] or ["what it builds on"]
     return "to do", f"changed: {', '.join(words)}"

@@ -30,7 +30,7 @@ def foresee(recipe: Recipe, stages: Collection[str]) -> None:
     for key, data in _boxes(recipe, stages):
         for what, text in (("annotations", data.annotations), ("images", data.images)):
             if text is not None and not user_path(text).exists():
-                raise MissingError(f"There is no {text} ({key}.{what}).", "Check the path before the stages begin.")
+                raise MissingError(f"{text} does not exist ({key}.{what}).", "Check the path.")
 
 
 def _boxes(recipe: Recipe, stages: Collection[str]) -> Iterator[tuple[str, DetectionData]]:

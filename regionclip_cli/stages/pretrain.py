@@ -123,11 +123,11 @@ class Plan:
     def summary(self) -> str:
         """Return what is learned from what, in a sentence."""
         s = self.settings
-        by = "labels" if self.labels is not None else f"{read_card(self.teacher).name}, which runs along"
+        by = "labels" if self.labels is not None else f"the online teacher {read_card(self.teacher).name}"
         return (
-            f"{self.card.name} learns from {pluralize(len(self.pairs), 'images')} with "
+            f"Trains {self.card.name} on {pluralize(len(self.pairs), 'images')} with "
             f"{pluralize(len(self.bank.names), 'concepts')}; "
-            f"regions are named by {by}; {pluralize(s.steps, 'steps')} of {pluralize(s.batch_size, 'images')}."
+            f"region targets from {by}; {pluralize(s.steps, 'steps')} of {pluralize(s.batch_size, 'images')}."
         )
 
 
@@ -140,11 +140,11 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
     """
     settings = recipe.pretrain
     if settings is None:
-        raise UsageError("This recipe pretrains nothing.", "Add a section `pretrain: {}` for the defaults.")
+        raise UsageError("The recipe has no section `pretrain`.", "Add `pretrain: {}` to use the defaults.")
     losses = settings.losses
     regional = bool(losses.region_text or losses.distill)
     if not (regional or losses.image_text):
-        raise UsageError("All three losses have the weight 0.", "Set one of pretrain.losses above 0.")
+        raise UsageError("All three loss weights are 0.", "Set at least one of pretrain.losses above 0.")
     folder = RunFolder(Path(recipe.out))
     start = resolve(recipe.model.start)
     teacher = resolve(recipe.model.teacher or recipe.model.start)
@@ -156,16 +156,16 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
         )
     path = folder.bank if settings.concept_bank is None else Path(settings.concept_bank)
     if not path.is_file():
-        hint = "Run `regionclip concepts RECIPE` first, or name a bank in `pretrain.concept_bank`."
-        raise MissingError(f"There is no concept bank {path}.", hint)
+        hint = "Run `regionclip concepts RECIPE` first, or set `pretrain.concept_bank` to a concept bank."
+        raise MissingError(f"The concept bank {path} does not exist.", hint)
     bank = ConceptBank.load(path)
     bank.check(card.text_model, TextEncoder(start).dim)
     pairs = open_pairs(recipe.data.caption_sources())
     together = settings.batch_size // settings.grad_accum_steps
     if losses.image_text and together == 1:
         progress.warn(
-            "The image-text loss compares the images of one part of a batch, and there is one: it will be 0. "
-            "Raise batch_size, or lower grad_accum_steps."
+            "The image-text loss is always 0 with one image per accumulation step. "
+            "Increase batch_size, or decrease grad_accum_steps."
         )
     labels, teacher_concepts = None, None
     if regional and settings.teacher_mode == "labels":
@@ -174,7 +174,7 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
         if read_card(proposals).proposals is None:
             raise MissingError(
                 f"{proposals.name} has no proposal network for the teacher.",
-                "Name a model that has one in `model.proposals`, or set `pretrain.teacher_mode` to labels.",
+                "Set `model.proposals` to a model that has one, or `pretrain.teacher_mode` to labels.",
             )
         teacher_concepts = _in_teachers_space(bank, start, teacher, progress)
     return Plan(settings, pairs, labels, bank, teacher_concepts, start, teacher, proposals, card, recipe.seed)
@@ -191,7 +191,7 @@ def _labels(folder: Path, bank: ConceptBank, pairs: PairSet, progress: Progress)
     labels.manifest.check_concepts(bank.names)
     if labels.manifest.data != pairs.fingerprint:
         progress.warn(
-            f"The labels in {folder} were made of other images or captions; images without labels are passed over."
+            f"The labels in {folder} were created from other images or captions; images without labels are skipped."
         )
     return labels
 
@@ -250,7 +250,7 @@ class PretrainEstimate:
 
     def summary(self) -> str:
         """Return a few sentences for a person."""
-        regions = "" if self.regions is None else f", {self.regions:.3g} regions an image"
+        regions = "" if self.regions is None else f", {self.regions:.3g} regions per image"
         timing = Timing(self.timed_images, self.images_per_second, self.seconds, self.memory, {}, self.device)
         return f"{self.plan} {timing.said(regions)}; a checkpoint takes {self.checkpoint / 2**20:.0f} MiB."
 
@@ -303,7 +303,7 @@ class PretrainResult:
     def summary(self) -> str:
         """Return one sentence for a person."""
         losses = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items() if "loss" in name)
-        said = f"{pluralize(self.steps, 'steps')} behind it, {self.seconds:.0f} s in this run"
+        said = f"{pluralize(self.steps, 'steps')}, {self.seconds:.0f} s in this run"
         said += f"; last losses: {losses}." if losses else "."
         return said + (f" The model is {self.model}." if self.model else "")
 

@@ -65,16 +65,16 @@ class Estimate:
     def summary(self) -> str:
         """Return a few sentences for a person."""
         said = (
-            f"{self.images} images in {self.shards} shards, up to {self.regions} regions each, {self.concepts} "
-            f"concepts; labels would go to {self.folder}."
+            f"{self.images} images in {self.shards} shards, up to {self.regions} regions per image, {self.concepts} "
+            f"concepts. Would write labels to {self.folder}."
         )
         if self.seconds is None or self.bytes is None:
-            return said + (" None of the images that were tried can be read." if self.images else " All is done.")
+            return said + (" None of the sampled images can be read." if self.images else " Nothing left to do.")
         said += (
             f" About {_time(self.seconds)} here ({self.images_per_second:.3g} images/s), {self.labels} labelled regions"
-            f" and {_size(self.bytes)} on the disk, which has {_size(self.free)} free."
+            f" and {_size(self.bytes)} of disk space ({_size(self.free)} free)."
         )
-        return said + (" THE DISK IS TOO SMALL." if self.bytes > self.free else "")
+        return said + (" Not enough disk space." if self.bytes > self.free else "")
 
 
 def estimate(plan: Plan) -> Estimate:
@@ -169,10 +169,10 @@ class PseudolabelResult:
         """Return one sentence for a person."""
         done = (pluralize(self.regions, "regions"), pluralize(self.images, "images"), pluralize(self.shards, "shards"))
         parts = ["{} of {} labelled, {} written".format(*done)]
-        parts += [f"{self.done_before} done before"] if self.done_before else []
-        parts += [f"{self.failed} images cannot be read, see {self.errors}"] if self.failed else []
+        parts += [f"{self.done_before} already done"] if self.done_before else []
+        parts += [f"{pluralize(self.failed, 'images')} unreadable, listed in {self.errors}"] if self.failed else []
         said = f"{'; '.join(parts)}. Labels are in {self.folder}."
-        said += "" if self.finished else f" Other processes have not finished their share of {self.shards_in_all} yet."
+        said += "" if self.finished else f" Other processes are still working on the {self.shards_in_all} shards."
         return said + (f" Written: {', '.join(map(str, self.written))}." if self.written else "")
 
     def to_json(self) -> dict[str, Any]:
@@ -224,8 +224,8 @@ def run(
     only_export = bool(formats) and not left and plan.finished()
     if begun and not (resume or only_export):
         raise UsageError(
-            f"{plan.folder} holds labels of another run already: {len(begun)} of {len(plan.shards)} shards.",
-            "Add --resume to go on with that run, or choose another folder with out=...",
+            f"{plan.folder} already contains labels of another run: {len(begun)} of {len(plan.shards)} shards.",
+            "Add --resume to continue that run, or choose another folder with out=...",
         )
     joint, taken_up = share.count > 1, (plan.folder / MANIFEST).exists()
     with RunFolder(Path(recipe.out)).opened(
@@ -241,7 +241,7 @@ def run(
         if formats and finished and not joint:
             written = export(plan.folder, formats, plan.pairs, _facts(plan))
         elif formats:
-            progress.note("Other formats are written once all shards are there: run it with --format and no share.")
+            progress.note("Other formats need all shards: run again with --format and without --shard-of.")
         record.count(images=tally.images, regions=tally.regions, shards=len(left), failed=tally.failed)
     return PseudolabelResult(
         images=tally.images,
@@ -261,7 +261,7 @@ def _label(plan: Plan, left: Sequence[int], progress: Progress) -> Tally:
     """Do the shards that are left."""
     teacher = RegionTeacher(plan)
     progress.note(
-        f"{plan.manifest.teacher['name']} names regions among {len(plan.bank.names)} concepts on {teacher.device}."
+        f"{plan.manifest.teacher['name']} labels regions with {len(plan.bank.names)} concepts on {teacher.device}."
     )
     progress.start("Labelling", sum(len(plan.manifest.rows_of(shard)) for shard in left), "images")
     try:
@@ -273,8 +273,8 @@ def _label(plan: Plan, left: Sequence[int], progress: Progress) -> Tally:
 
 def _nothing(settings: PseudolabelSection) -> str:
     """Return what to say when no region got a label, which leaves pretraining with captions alone."""
-    said = f"No region got a label: there is none, or none has a concept more probable than {settings.min_score:g}."
-    return said if settings.boxes is None else f"{said} Do the keys in {settings.boxes} name these images?"
+    said = f"No labels: there are no regions, or no concept has a probability above {settings.min_score:g}."
+    return said if settings.boxes is None else f"{said} Check that the keys in {settings.boxes} match the images."
 
 
 def _check_folder(plan: Plan) -> None:
@@ -283,7 +283,7 @@ def _check_folder(plan: Plan) -> None:
         plan.manifest.check_same(read_manifest(plan.folder), plan.folder)
     elif plan.begun():
         raise UsageError(
-            f"{plan.folder} holds shards, and no {MANIFEST} that says what they are of.",
+            f"{plan.folder} contains shards but no {MANIFEST}.",
             "Remove the shards, or choose another folder with out=...",
         )
 
@@ -296,6 +296,6 @@ def _facts(plan: Plan) -> dict[str, str]:
         "images": f"{plan.manifest.images:,}",
         "concepts": f"{len(plan.bank.names):,}",
         "teacher": f"{plan.manifest.teacher['name']}, {chosen.teacher_view} view, temperature {chosen.temperature:g}",
-        "regions": f"{plan.manifest.proposals.get('name', chosen.source)}, at most {chosen.regions} an image",
+        "regions": f"{plan.manifest.proposals.get('name', chosen.source)}, at most {chosen.regions} per image",
         "kept": f"regions whose best concept has a probability above {chosen.min_score:g}",
     }

@@ -191,8 +191,8 @@ def build_network(
     source: Any = build_proposals(config)
     if settings.init is None:
         progress.warn(
-            "The network begins with random weights, norms included, and needs many more steps than one that was "
-            "trained on ImageNet: proposals.init names a ResNet-50 of torchvision or timm."
+            "The backbone is initialised randomly and needs many more steps than a pretrained one; set "
+            "proposals.init to a torchvision or timm ResNet-50."
         )
     else:
         weights = read_resnet(user_path(settings.init), source.backbone.state_dict())
@@ -207,17 +207,17 @@ def _open(recipe: Recipe) -> tuple[ProposalsSection, DetectionSet]:
     """Return the settings, and the images with boxes of the classes that are learned from."""
     settings = recipe.proposals
     if settings is None:
-        raise UsageError("This recipe has no section `proposals`.")
+        raise UsageError("The recipe has no section `proposals`.")
     if recipe.data.train is None:
-        raise UsageError("There is nothing to train on.", "Name annotations and images under `data: train:`.")
+        raise UsageError("No training data.", "Set annotations and images under `data: train:`.")
     if settings.init is not None and settings.network in TRUNK_NETWORKS:
-        raise UsageError(f"{settings.network} has no ResNet of its own that `init` could fill.", "Leave it out.")
+        raise UsageError(f"{settings.network} has no ResNet backbone to initialise.", "Omit proposals.init.")
     if settings.learn_trunk and settings.network not in TRUNK_NETWORKS:
-        raise UsageError(f"{settings.network} does not stand on the trunk of a model.", "Leave out learn_trunk.")
+        raise UsageError(f"{settings.network} has its own backbone.", "Omit learn_trunk.")
     if settings.init is not None and not user_path(settings.init).is_file():
         raise MissingError(
-            f"There is no file {settings.init} for the ResNet-50 to begin with (proposals.init).",
-            "Fetch torchvision's or timm's, or leave it out and begin with random weights.",
+            f"The weights file {settings.init} does not exist (proposals.init).",
+            "Download ResNet-50 weights from torchvision or timm, or omit the setting to start from random weights.",
         )
     whole = open_detection_set(recipe.data.train)
     classes = learned_classes(whole, settings.split)
@@ -239,5 +239,5 @@ def _plan(recipe: Recipe, settings: ProposalsSection, images: DetectionSet) -> s
         f"{settings.network}{stands}: {pluralize(settings.steps, 'steps')} of "
         f"{pluralize(settings.batch_size, 'images')}; {pluralize(len(images), 'images')} "
         f"with {pluralize(boxes, 'boxes')} of {pluralize(len(images.classes), 'classes')}, "
-        f"{settings.steps * settings.batch_size / len(images):.1f} times over."
+        f"{settings.steps * settings.batch_size / len(images):.1f} epochs."
     )

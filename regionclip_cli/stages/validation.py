@@ -123,7 +123,7 @@ class BestCheckpoint:
             for group in GROUPS
             if group in measured
         )
-        self.progress.note(f"{f'After {step} steps' if step else 'Before the training'}, AP50: {numbers}.")
+        self.progress.note(f"{f'After {step} steps' if step else 'Before training'}, AP50: {numbers}.")
 
     def _worth(self, evaluation: Mapping[str, Any]) -> tuple[float, float]:
         """Return what the best model has most of: AP of the deciding group, and of all classes where that is equal."""
@@ -158,7 +158,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError) as err:
-        raise UsageError(f"{path} is damaged.", "Move it away; the evaluations in it are lost.") from err
+        raise UsageError(f"{path} is damaged.", "Delete it; its evaluations are lost.") from err
     return evaluations
 
 

@@ -90,14 +90,14 @@ def test_forgetting_is_told(finished):
     result, _, notes = finished
     assert set(result.recognition) == {"before", "after"}
     assert all(0 <= result.recognition["after"][group]["top1"] <= 100 for group in ("base", "novel", "all"))
-    assert any("Known boxes named right" in line for line in notes.notes)
+    assert any("Top-1 accuracy on ground-truth boxes" in line for line in notes.notes)
 
 
 def test_a_best_model_that_finds_novel_classes_worse_than_the_start_is_told():
     def measured(step: int, value: float | None) -> dict:
         return {"step": step, "base": {"AP50": 50.0}, "novel": {"AP50": value}, "all": {"AP50": 40.0}}
 
-    for after, told in ((20.0, ["AP50 30.0 -> 20.0"]), (29.5, []), (None, [])):
+    for after, told in ((20.0, ["30.0 -> 20.0"]), (29.5, []), (None, [])):
         notes = Listener()
         evaluations = (measured(0, 30.0), measured(2, after), measured(4, 0.0))
         _say(FinetuneResult(Path("m"), "plan", best_step=2, evaluations=evaluations), notes)
@@ -194,7 +194,7 @@ def test_without_a_validation_set_the_last_weights_are_kept(toys, tmp_path):
     result = run(recipe(toys, tmp_path / "out", val=False, steps=1, train_proposals=False), notes)
     assert result.best_step is None
     assert result.model.is_file()
-    assert any("no data.val" in line for line in notes.warnings)
+    assert any("data.val" in line for line in notes.warnings)
     assert any("train_proposals: true" in line for line in notes.warnings)
 
 
@@ -222,7 +222,7 @@ def test_batches_that_cannot_be_cut_are_told_before_anything_is_measured(toys, t
     notes = Listener()
     with pytest.raises(UsageError, match="cannot be cut into 2 equal parts"):
         run(recipe(toys, tmp_path / "out", batch_size=3, grad_accum_steps=2), notes)
-    assert not [line for line in notes.notes if "Before the training" in line]
+    assert not [line for line in notes.notes if "Before training" in line]
 
 
 def test_wrong_entries_that_are_left_out_are_told(toys, tmp_path):
@@ -253,20 +253,20 @@ def test_a_start_that_is_not_pretrained_yet_is_told(toys, tmp_path):
     chosen = recipe(toys, tmp_path / "out").model_copy(update={"pretrain": PretrainSection()})
     notes = Listener()
     run(chosen, notes, dry_run=True)
-    assert [line for line in notes.warnings if "pretrain/model.safetensors yet: this starts from" in line]
+    assert [line for line in notes.warnings if "pretrain/model.safetensors yet" in line]
 
 
 def test_what_does_not_fit_together_is_told(toys, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(UsageError, match="no novel class"):
+    with pytest.raises(UsageError, match="novel"):
         run(recipe(toys, out, classifier="linear"), dry_run=True)
     without = write_shapes(tmp_path / "boxes")
-    with pytest.raises(UsageError, match="has no masks"):
+    with pytest.raises(UsageError, match="masks"):
         run(recipe({**toys, "train": without}, out, mask_head=True), dry_run=True)
     bare = str(write_toy_model(tmp_path / "bare.safetensors", proposals=False))
     with pytest.raises(MissingError, match="no proposal network"):
         run(recipe({**toys, "model": bare}, out), dry_run=True)
-    with pytest.raises(UsageError, match="nothing to fine-tune on"):
+    with pytest.raises(UsageError, match="data: train"):
         run(_without_data(toys, out))
     with pytest.raises(UsageError, match="short_sides needs one length"):
         run(recipe(toys, out, short_sides=()), dry_run=True)

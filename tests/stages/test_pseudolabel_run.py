@@ -50,9 +50,7 @@ def test_it_writes_labels_of_every_image(work: Path, toy_teacher: Path) -> None:
 def test_a_second_run_is_refused_or_has_nothing_to_do(work: Path, toy_teacher: Path) -> None:
     run(labelling(toy_teacher))
     before = shards()
-    with pytest.raises(
-        UsageError, match=r"run/labels holds labels of another run already: 3 of 3 shards. Add --resume"
-    ):
+    with pytest.raises(UsageError, match=r"run/labels .*3 of 3 shards.*--resume"):
         run(labelling(toy_teacher))
     with pytest.raises(UsageError, match=r"settings\.min_score 0\.2 and not 0\.3"):
         run(labelling(toy_teacher, min_score=0.3), resume=True)
@@ -151,7 +149,7 @@ def test_shares_together_are_the_whole(work: Path, toy_teacher: Path, monkeypatc
     run(labelling(toy_teacher, out="whole"))
     first = done(run(labelling(toy_teacher), shard_of="2/2"))
     assert (first.shards, first.images, first.failed, first.finished) == (1, 3, 1, False)
-    assert "Other processes have not finished their share of 3 yet" in first.summary()
+    assert "Other processes" in first.summary()
     with pytest.raises(UsageError, match="1 of 1 shards"):
         run(labelling(toy_teacher), shard_of="2/2")
     monkeypatch.setenv("RANK", "0")
@@ -193,7 +191,7 @@ def test_an_image_that_cannot_be_read_costs_only_itself(work: Path, toy_teacher:
     for word, one in zip(("damaged", "empty", "60000 x 60000 pixels", "photos/6.png"), listed, strict=True):
         assert word in one["error"]
     assert RegionLabels.open("run/labels").get("photos/2.png") is None
-    assert "4 images cannot be read, see run/labels/errors.jsonl" in result.summary()
+    assert "run/labels/errors.jsonl" in result.summary()
     again = done(run(labelling(toy_teacher, batch=1), resume=True))
     assert (again.images, again.failed) == (0, 4)
     Path("photos/1.png").write_bytes(good)
@@ -209,7 +207,7 @@ def test_only_so_many_warnings(work: Path, toy_teacher: Path, monkeypatch: pytes
     listener = Listener()
     assert done(run(labelling(toy_teacher), listener)).failed == 6
     assert len(listener.warnings) == 3
-    assert listener.warnings[2] == "Further images that cannot be read are listed in errors.jsonl."
+    assert listener.warnings[2] == "Further unreadable images are listed in errors.jsonl only."
 
 
 def test_a_dry_run_tells_and_writes_nothing(work: Path, toy_teacher: Path) -> None:
@@ -226,11 +224,11 @@ def test_a_dry_run_tells_and_writes_nothing(work: Path, toy_teacher: Path) -> No
     assert 0.5 < told.bytes / written < 2
     assert told.labels is not None
     assert 0.5 < told.labels / result.regions < 2
-    assert "7 images in 3 shards, up to 12 regions each, 6 concepts" in told.summary()
+    assert "7 images in 3 shards, up to 12 regions per image, 6 concepts" in told.summary()
     json.dumps(told.to_json())
     left = run(labelling(toy_teacher), dry_run=True, resume=True)
     assert "0 images in 0 shards" in left.summary()
-    assert "All is done" in left.summary()
+    assert "Nothing left" in left.summary()
     for number in range(7):
         Path(f"photos/{number}.png").write_bytes(b"x")
     assert (
