@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 import torch
-from image_tower import PROPOSALS, SIDE, Network, imagenet_tower
+from image_tower import PROPOSALS, SIDE, Network, averaged, imagenet_tower
 from train_text import CONFIG
 
 from regionclip_cli.hub.model_card import ModelCard
@@ -31,18 +31,21 @@ VISION = {
 def main() -> None:
     """Write the model file and print its size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("lite0", "text", "detector", "out"):
+    for name in ("lite0", "text", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument(
+        "--detector", type=Path, nargs="+", required=True, help="several are averaged, weight by weight"
+    )
     parser.add_argument("--calibration", type=Path, help="what calibrate.py wrote")
     args = parser.parse_args()
     text = torch.load(args.text, weights_only=True)
-    state = torch.load(args.detector, weights_only=True)["state"]
+    state = averaged(args.detector)
     fitted = json.loads(args.calibration.read_text()) if args.calibration else {}
     state["scale"] = state["scale"] + torch.tensor(fitted.get("scale", 1.0)).log()
     for key, value in state.items():
         # The objectness is a linear layer's output, so that its offset is a part of that layer's bias.
         if key.startswith("proposals.head.rtm_cls.") and key.endswith("bias"):
-            state[key] = value + fitted.get("offset", 0.0)
+            state[key] = value + fitted.get("objectness", 0.0)
     tensors = Network(imagenet_tower(args.lite0)).tensors(state)
     tensors |= {f"clip.{k}": v for k, v in text.items() if not k.startswith("visual.") and k != "logit_scale"}
     card = ModelCard(
@@ -58,6 +61,7 @@ def main() -> None:
         short_side=480,
         max_side=800,
         conf=fitted.get("conf"),
+        calibration=(fitted["slope"], fitted["offset"]) if fitted else None,
         licence="Apache-2.0",
         source="recipes/regionclip_tiny in the project's repository",
         notes="See MODEL_CARD.md beside the file.",

@@ -1,17 +1,21 @@
-"""Fit the scores of a trained detector on the dev split, so that a score says how often it is right.
+"""Fit the scores of a trained detector on the dev split, so that a score is the probability of being right.
 
     python calibrate.py --data DIR --lite0 WEIGHTS --text text.pt --detector detector.pt --out calibration.json
 
-A score is sqrt(p o): p the softmax over the names asked for and the zero background, o the sigmoid of the objectness.
-Two numbers are fitted by logistic loss on the detections that are left after suppression: a factor of the temperature
-and an offset of the objectness. A slope of the objectness would calibrate better and rank worse. A detection is right
-if it overlaps an object of its name by half. The default threshold is the one with the best F1.
+A detection scores s = sqrt(p o): p the softmax over the names asked for and the zero background, o the sigmoid of the
+objectness. First a factor of the scale (the inverse temperature) and an offset of the objectness are fitted to all
+detections by logistic loss. Then Platt scaling, sigmoid(slope * logit(s) + offset), makes a probability of s and leaves
+the ranking as it is; it is fitted to the best ten detections a photo, since those below are nearly all wrong and so
+many that they would decide the fit. A detection is right if its IoU with an object of its name is at least 0.5.
+
+Several detectors are averaged first, weight by weight (a model soup, Wortsman et al., 2022), as in `assemble.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,7 @@ import sources
 import torch
 import torch.nn.functional as F
 import train_text
-from image_tower import MEAN, STD, Network, imagenet_tower
+from image_tower import MEAN, STD, Network, averaged, imagenet_tower
 from mmdet.structures import DetDataSample
 from PIL import Image
 from sources import Photo
@@ -27,7 +31,11 @@ from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
 LEAST = 0.02
-"""Detections of a lower score take no part."""
+"""Detections of a lower score are not looked at."""
+FITTED = 10
+"""Best detections a photo, on average, that Platt scaling is fitted to."""
+CONF = 0.25
+"""Default score threshold."""
 
 
 @torch.inference_mode()
@@ -39,7 +47,7 @@ def detections(network: Network, photo: Photo, text: Tensor, names: list[str]) -
     pixels = torch.from_numpy(np.array(image.resize((width, height), Image.Resampling.BILINEAR)))
     features = network.trunk((pixels.permute(2, 0, 1)[None].float() / 255 - MEAN) / STD)
     sample = DetDataSample(metainfo={"img_shape": (height, width)})
-    (found,) = network.proposals(pixels, [sample], features)
+    (found,) = network.proposals(pixels.permute(2, 0, 1)[None], [sample], features)
     cosine = F.normalize(network.embed(features, [found.boxes]), dim=1) @ text.T
     score, label = scores(cosine, found.logits, network.scale.exp(), torch.tensor(0.0)).max(dim=1)
     kept = batched_nms(found.boxes, score, label, 0.5)
@@ -72,55 +80,58 @@ def calibration_error(score: Tensor, right: Tensor, bins: int = 10) -> float:
     return gap
 
 
-def best_threshold(score: Tensor, right: Tensor, objects: int) -> tuple[float, float]:
-    """Return the threshold with the best F1, and that F1."""
-    order = score.argsort(descending=True)
-    hits = right[order].float().cumsum(0)
-    f1 = 2 * hits / (torch.arange(1, len(hits) + 1) + objects)
-    best = int(f1.argmax())
-    return float(score[order[best]]), float(f1[best])
+def fit(loss_of: Callable[[Tensor], Tensor], start: list[float]) -> Tensor:
+    """Return the numbers that have the least loss."""
+    free = torch.tensor(start, requires_grad=True)
+    optimiser = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = loss_of(free)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return free.detach()
 
 
 def main() -> None:
-    """Fit, say how well the scores are calibrated before and after, and write the numbers."""
+    """Fit the four numbers, print the calibration error before and after, and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("data", "lite0", "text", "detector", "out"):
+    for name in ("data", "lite0", "text", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--detector", type=Path, nargs="+", required=True)
     args = parser.parse_args()
     names = sources.coco_names(args.data)
     text = train_text.embed(args.text, names)
     network = Network(imagenet_tower(args.lite0)).eval()
-    network.load_state_dict(torch.load(args.detector, weights_only=True)["state"])
+    network.load_state_dict(averaged(args.detector))
     network.proposals.configure(max_proposals=100)
     _, dev = sources.training(args.data)
     parts = [detections(network, photo, text, names) for photo in dev]
     cosine, logits, right = (torch.cat(column) for column in zip(*parts, strict=True))
     start = network.scale.detach().exp()
-    free = torch.zeros(2, requires_grad=True)  # log of the scale's factor, offset
-    optimiser = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe")
 
-    def fitted() -> Tensor:
+    def fused(free: Tensor) -> Tensor:
         return scores(cosine, logits, start * free[0].exp(), free[1]).amax(dim=1).clamp(max=1 - 1e-6)
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = F.binary_cross_entropy(fitted(), right.float())
-        loss.backward()
-        return loss
+    ranking = fit(lambda free: F.binary_cross_entropy(fused(free), right.float()), [0.0, 0.0])
+    raw = fused(ranking)
+    best = raw.topk(FITTED * len(dev)).indices
 
-    before = fitted().detach()
-    optimiser.step(closure)
-    after = fitted().detach()
-    objects = sum(len(photo.boxes) for photo in dev)
-    conf, f1 = best_threshold(after, right, objects)
-    for when, score in (("before", before), ("after", after)):
-        shown = score >= conf
-        print(f"{when}: ECE {calibration_error(score, right):.3f}, {calibration_error(score[shown], right[shown]):.3f}"
-              f" of the {int(shown.sum())} detections above {conf:.2f}")  # fmt: skip
-    values = free.detach()
-    found = {"scale": values[0].exp(), "offset": values[1]}
-    result = {key: round(float(value), 4) for key, value in found.items()} | {"conf": round(conf, 2)}
-    print(f"{result}, F1 {f1:.3f} on {len(dev)} photos", flush=True)
+    def platt(free: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(free[0] * raw[best].logit() + free[1], right[best].float())
+
+    slope, offset = fit(platt, [1.0, 0.0]).tolist()
+    after = (slope * raw.logit() + offset).sigmoid()
+    shown = after >= CONF
+    for when, score in (("before", fused(torch.zeros(2))), ("after", after)):
+        above = calibration_error(score[shown], right[shown])
+        print(f"{when}: ECE {calibration_error(score, right):.3f}, {above:.3f} above the threshold")
+    print(f"{int(shown.sum())} detections above the threshold, {right[shown].float().mean():.2f} of them right")
+    numbers = {"scale": float(ranking[0].exp()), "objectness": float(ranking[1]), "slope": slope, "offset": offset}
+    result = {key: round(value, 4) for key, value in numbers.items()} | {"conf": CONF}
+    print(f"{result} on {len(dev)} photos", flush=True)
     args.out.write_text(json.dumps(result) + "\n")
 
 

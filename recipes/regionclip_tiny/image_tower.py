@@ -6,6 +6,7 @@ time on a CPU, and come back as identities when the tensors are written (`Networ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def imagenet_tower(weights: Path) -> nn.Module:
         raise SystemExit(f"{weights}: {len(tensors)} tensors, expected {len(names)}")
     model.load_state_dict(dict(zip(names, tensors, strict=True)))
     return model
+
+
+def averaged(files: Sequence[Path]) -> dict[str, Tensor]:
+    """Return the mean, weight by weight, of the detectors that `train_detector.py` wrote."""
+    states = [torch.load(file, weights_only=True)["state"] for file in files]
+    return {
+        key: sum(state[key] for state in states) / len(states) if value.is_floating_point() else value
+        for key, value in states[0].items()
+    }
 
 
 class Network(nn.Module):

@@ -176,7 +176,7 @@ def measure(network: Network, photos: list[Photo], words: Vocabulary) -> str:
         pixels = torch.from_numpy(np.array(image.resize((width, height), Image.Resampling.BILINEAR)))
         features = network.trunk((pixels.permute(2, 0, 1)[None].float() / 255 - MEAN) / STD)
         sample = DetDataSample(metainfo={"img_shape": (height, width)})
-        boxes = network.proposals(pixels, [sample], features)[0].boxes
+        boxes = network.proposals(pixels.permute(2, 0, 1)[None], [sample], features)[0].boxes
         known = torch.from_numpy(photo.boxes) * torch.tensor([width / image.width, height / image.height] * 2)
         if not len(known):
             continue

@@ -57,6 +57,9 @@ class ModelCard(BaseModel):
     short_side: int = Field(800, ge=0, description="Shorter image side in pixels at test time; 0 leaves images as is.")
     max_side: int = Field(1333, gt=0, description="Longest image side in pixels at test time.")
     conf: float | None = Field(None, ge=0, le=1, description="Score below which detections are not worth showing.")
+    calibration: tuple[float, float] | None = Field(
+        None, description="Slope and offset of a detection score's logit, fitted so that scores are probabilities."
+    )
     licence: str = Field("", description="Licence of the weights, where it is known.")
     source: str = Field("", description="Where the weights come from.")
     notes: str = Field("", description="Anything else a user should know.")

@@ -63,6 +63,8 @@ class Detector:
         self._model, self.card = load_detector(
             self.path, device=self.device, dtype=choose_dtype(dtype), proposals_from=other
         )
+        if other is not None:  # the objectness of another network has another scale
+            self.card = self.card.model_copy(update={"calibration": None})
         self._finds_boxes = self.card.proposals is not None or other is not None
         self._own_proposals = self._model.proposals
         self._given_boxes = build_proposals({"type": "given"})

@@ -50,7 +50,7 @@ def decide(card: ModelCard, scoring: str = "default", short_side: int | None = N
     """
     base = as_scoring(scoring)
     if scoring == "default":
-        base = base.replace(conf=FALLBACK_CONF if card.conf is None else card.conf)
+        base = base.replace(conf=FALLBACK_CONF if card.conf is None else card.conf, calibration=card.calibration)
     chosen = base.replace(**{name: value for name, value in changes.items() if value is not None})
     return InferenceConfig(chosen, card.short_side if short_side is None else short_side, card.max_side)
 

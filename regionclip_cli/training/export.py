@@ -37,6 +37,7 @@ def with_proposals(path: Path, name: str, model: Path, config: dict[str, Any], t
             "name": name,
             "texts": start.text_model,
             "proposals": config,
+            "calibration": None,
             "parts": parts,
             "source": f"{start.name} with new proposals.",
         }
@@ -94,6 +95,7 @@ def write_pretrained(
             "proposals": found,
             "temperature": temperature,
             "conf": before.conf if temperature == before.temperature else None,
+            "calibration": None,
             "source": f"Pretrained on named regions, from {before.name}.",
             "notes": _MOVED if moved else "",
         }

@@ -137,5 +137,16 @@ def fuse(probabilities: Tensor, logits: Tensor | None, how: Fusion = "sigmoid") 
     return (probabilities * objectness[:, None]).sqrt()
 
 
+def calibrate(scores: Tensor, slope: float, offset: float) -> Tensor:
+    """Return sigmoid(slope * logit(score) + offset) of scores 0..1: Platt scaling (1999). The ranking stays.
+
+    Args:
+        scores: Of any shape.
+        slope: Above 0.
+        offset: Fitted together with the slope on images that were not trained on.
+    """
+    return (slope * torch.logit(scores.float(), eps=1e-6) + offset).sigmoid()
+
+
 def _shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)

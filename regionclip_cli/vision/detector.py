@@ -20,7 +20,7 @@ from regionclip_cli.vision import roi_training
 from regionclip_cli.vision.backbones.base import Backbone
 from regionclip_cli.vision.backbones.build import build_backbone
 from regionclip_cli.vision.batches import Images, UnpaddedImages, run_by_shape, unpadded
-from regionclip_cli.vision.classifier import ConceptClassifier, fuse
+from regionclip_cli.vision.classifier import ConceptClassifier, calibrate, fuse
 from regionclip_cli.vision.federated import FederatedClasses
 from regionclip_cli.vision.linear_classifier import LinearClassifier
 from regionclip_cli.vision.mask_head import RegionMaskHead, mask_loss, paste_masks
@@ -250,6 +250,8 @@ class OpenVocabularyDetector(BaseDetector):
             boxes = roi_training.BOX_CODER.decode(boxes, self._deltas(regions))
         boxes = clip_boxes(boxes, height, width)
         scores = fuse(self.classifier.probabilities(regions), found.logits, self.scoring.fusion)
+        if self.scoring.calibration is not None and found.logits is not None:
+            scores = calibrate(scores, *self.scoring.calibration)
         boxes, scores, labels, index = self.scoring.select(boxes, scores)
         across, down = sample.get("scale_factor", (1.0, 1.0))[:2]
         boxes = boxes / boxes.new_tensor([across, down, across, down])

@@ -28,6 +28,7 @@ class Scoring:
         sigma: Width of the Gaussian.
         min_score: Soft-NMS drops what falls below this.
         fusion: How objectness enters the score, see `classifier.fuse`.
+        calibration: Slope and offset of `classifier.calibrate` for the fused scores; None leaves them as they are.
         proposal_iou: Overlap threshold of the proposal network's own suppression; None takes what it was built with.
         pre_nms: Boxes of each feature level that enter that suppression; None as above.
         max_proposals: Boxes of an image that leave it; None as above.
@@ -41,6 +42,7 @@ class Scoring:
     sigma: float = 0.5
     min_score: float = 0.001
     fusion: Fusion = "sigmoid"
+    calibration: tuple[float, float] | None = None
     proposal_iou: float | None = None
     pre_nms: int | None = None
     max_proposals: int | None = None
