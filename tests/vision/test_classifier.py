@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from regionclip_cli.errors import UsageError
-from regionclip_cli.vision.classifier import ConceptClassifier, cosine, fuse, match_concepts
+from regionclip_cli.vision.classifier import ConceptClassifier, calibrate, cosine, fuse, match_concepts
 
 
 def classifier(embeddings, groups=None, num_classes=None, temperature=1.0) -> ConceptClassifier:
@@ -122,3 +122,13 @@ def test_sigmoid_scores_stay_between_zero_and_one():
     assert scores.isfinite().all()
     assert scores.min() >= 0
     assert scores.max() <= 1
+
+
+def test_calibration_keeps_the_ranking_and_stays_in_0_to_1():
+    scores = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])
+    found = calibrate(scores, 3.0, 1.0)
+    assert (found.diff() > 0).all()
+    assert 0 <= found[0] < 1e-3
+    assert 1 - 1e-3 < found[-1] <= 1
+    torch.testing.assert_close(found[2], torch.tensor(1.0).sigmoid())
+    torch.testing.assert_close(calibrate(scores, 1.0, 0.0), scores, rtol=0, atol=1e-5)
