@@ -39,9 +39,9 @@ data:
   val: {dataset: scenes, options: {count: 6, size: 96, seed: 2}}
 concepts: {min_count: 1, templates: plain}
 pseudolabel: {regions: 8, min_score: 0.0, short_side: 64, max_side: 128, shard_size: 4}
-pretrain: {teacher: labels, steps: 12, batch_size: 2, regions: 4, short_side: 64, max_side: 128, warmup_steps: 0,
+pretrain: {teacher_mode: labels, steps: 12, batch_size: 2, regions: 4, short_side: 64, max_side: 128, warmup_steps: 0,
            milestones: [], workers: 0, checkpoint_every: 3, log_every: 3}
-finetune: {steps: 12, batch_size: 2, regions: 8, proposals: 20, short_sides: [64], max_side: 128, warmup_steps: 0,
+finetune: {steps: 12, batch_size: 2, regions: 8, max_proposals: 20, short_sides: [64], max_side: 128, warmup_steps: 0,
            milestones: [], workers: 0, checkpoint_every: 3, log_every: 3, evaluate_every: 6}
 evaluate: [{dataset: scenes, options: {count: 24, size: 96, seed: 2}, boxes: ground-truth}]
 """

@@ -12,8 +12,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from regionclip_cli.errors import OutputError, UsageError
+from regionclip_cli.errors import OutputError, RegionClipError, UsageError
 
+REASON = 160
+"""Characters of a parser's message that an error shows."""
 PART = ".regionclip.part"
 """What a file is called, in its own folder, until it is whole."""
 
@@ -21,6 +23,30 @@ PART = ".regionclip.part"
 def user_path(text: str | os.PathLike[str]) -> Path:
     """Return the path `text` with a leading `~` expanded; an unknown user's `~name` stays as it is."""
     return Path(os.path.expanduser(text))
+
+
+@contextmanager
+def parsing(what: str, hint: str = "") -> Iterator[None]:
+    """Turn whatever a parser raises inside the block into one `UsageError`: "`what`: the reason".
+
+    Parsers of damaged files raise anything, from `RecursionError` to a `TypeError` deep inside a library. Only parse in
+    the block: a mistake of our own would be reported as a damaged file.
+
+    Args:
+        what: The first part of the message, which names the file and what is wrong, e.g. "a.json is not valid JSON".
+        hint: What to do.
+
+    Raises:
+        UsageError: The block raised an exception that is not one of ours.
+    """
+    try:
+        yield
+    except (RegionClipError, FileNotFoundError):
+        raise
+    except Exception as err:
+        lines = str(err).strip().splitlines() or [type(err).__name__]
+        reason = lines[0] if len(lines[0]) <= REASON else f"{lines[0][:REASON]}..."
+        raise UsageError(f"{what}: {reason.rstrip('.')}.", hint) from err
 
 
 @contextmanager
@@ -151,7 +177,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     """Return the record in a line, or None when it is none of ours."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and isinstance(record.get("image"), str) else None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -48,22 +50,25 @@ def _watch_writes() -> None:
 _watch_writes()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Move home, cache and config into the temporary folder before any other fixture; fail if a test wrote elsewhere.
+def _leave_the_users_folders() -> None:
+    """Move home, cache and config into a temporary folder, before any library looks for them."""
+    home = Path(tempfile.mkdtemp(prefix="regionclip-tests-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    for name in [name for name in os.environ if name.startswith("REGIONCLIP_")]:
+        del os.environ[name]
+    os.environ["HOME"] = str(home)
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        os.environ[name] = str(home / name.lower())
+    os.environ |= {"REGIONCLIP_CACHE": str(home / "regionclip"), "HF_HUB_OFFLINE": "1"}
 
-    Module and session fixtures run before `_isolated`, so the environment is set here for them.
-    """
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("REGIONCLIP_")]:
-            patch.delenv(name)
-        patch.setenv("HOME", str(home))
-        for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
-            patch.setenv(name, str(home / name.lower()))
-        patch.setenv("REGIONCLIP_CACHE", str(home / "regionclip"))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        yield
+
+_leave_the_users_folders()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_written_outside() -> Iterator[None]:
+    """Fail if a test wrote outside the temporary folder, whatever the scope of its fixtures."""
+    yield
     assert _OUTSIDE == []
 
 

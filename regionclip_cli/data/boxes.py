@@ -72,7 +72,7 @@ class BoxFile:
     def __post_init__(self) -> None:
         self._keys: dict[str, list[str]] = {}
         for key in self.entries:
-            self._keys.setdefault(PurePosixPath(key).name, []).append(key)
+            self._keys.setdefault(_posix(key).name, []).append(key)
 
     def find(self, name: str) -> GivenBoxes:
         """Return the boxes of the image called `name`; no boxes when the file has no entry for it.
@@ -100,11 +100,16 @@ class BoxFile:
         return [key for key in self.entries if key not in self._owners]
 
 
+def _posix(key: str) -> PurePosixPath:
+    """Return a key as a path; files that were written on Windows have backslashes."""
+    return PurePosixPath(key.replace("\\", "/"))
+
+
 def _overlap(key: str, name: str) -> int:
     """Return how many path parts a key and an image name share when one is the end of the other, else 0."""
     if safe_name(Path(key)) == name:
         return len(name) + len(key)
-    ours, theirs = PurePosixPath(name).parts, PurePosixPath(key.lstrip("/")).parts
+    ours, theirs = PurePosixPath(name).parts, _posix(key.lstrip("/")).parts
     shared = min(len(ours), len(theirs))
     return shared if ours[-shared:] == theirs[-shared:] else 0
 
@@ -117,7 +122,7 @@ def read_boxes(path: Path) -> BoxFile:
         UsageError: It is not JSON, or an entry of it is wrong; the sentence names the entry.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as err:
         raise MissingError(f"There is no boxes file {path}.") from err
     except OSError as err:

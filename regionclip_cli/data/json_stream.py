@@ -173,7 +173,9 @@ class _Reader:
                 at_end = err.pos >= len(self.text.rstrip()) - 1 or err.msg.startswith("Unterminated")
                 raise self.trouble(err.msg, cut=self.whole and at_end) from err
             except RecursionError as err:
-                raise self.trouble("lists too deep in each other") from err
+                raise self.trouble("lists nested too deeply") from err
+            except ValueError as err:  # a number with more digits than Python converts
+                raise self.trouble("a number that is too long") from err
             if self.whole or len(self.text) - end >= _MARGIN:
                 break
             self.more()

@@ -6,6 +6,7 @@ annotation file.
 
 from __future__ import annotations
 
+import codecs
 import json
 from array import array
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from regionclip_cli.data.json_stream import stream_json
 from regionclip_cli.errors import InputError, MissingError, UsageError
 from regionclip_cli.evaluation.predictions import ImagePrediction
 from regionclip_cli.evaluation.task import Task
+from regionclip_cli.files import parsing
 
 FORMS = "Supported are detections.jsonl and coco.json of `regionclip detect`, and COCO result lists."
 
@@ -86,24 +88,22 @@ class LoadedPredictions:
         """Return whether the file is JSON Lines: its first line is an object with an `image`."""
         try:
             with self.path.open("rb") as file:
-                first = json.loads(file.readline())
+                first = json.loads(file.readline().removeprefix(codecs.BOM_UTF8))
         except FileNotFoundError as err:
             raise MissingError(f"Predictions file not found: {self.path}.") from err
         except OSError as err:
             raise UsageError(f"{self.path} cannot be read: {err.strerror}.") from err
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return isinstance(first, dict) and "image" in first
 
     def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         with self.path.open("rb") as file:
             for number, text in enumerate(file, 1):
-                try:
-                    record = json.loads(text)
-                except ValueError as err:
-                    raise UsageError(
-                        f"{self.path}:{number} is not JSON: {err}.", "The run may have been interrupted."
-                    ) from err
+                if not text.strip():
+                    continue
+                with parsing(f"{self.path}:{number} is not JSON", "The run may have been interrupted."):
+                    record = json.loads(text.removeprefix(codecs.BOM_UTF8))
                 yield number, record
 
     def _grouped(self) -> Iterator[ImagePrediction]:

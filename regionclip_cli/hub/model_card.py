@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.files import parsing
 
 METADATA_KEY = "regionclip"
 FORMAT = 1
@@ -118,7 +119,7 @@ def read_card(path: Path) -> ModelCard:
                 "Upgrade regionclip-cli.",
             )
         return ModelCard.model_validate(raw)
-    except (json.JSONDecodeError, ValidationError) as err:
+    except (ValueError, RecursionError) as err:
         first = err.errors()[0] if isinstance(err, ValidationError) else {"loc": (), "msg": str(err)}
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"The model card in {path} is invalid: {where or 'card'}: {first['msg']}.") from err
@@ -126,7 +127,10 @@ def read_card(path: Path) -> ModelCard:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file, empty where it has none; errors as `read_card`."""
-    return dict(read_header(path).get("__metadata__", {}))
+    metadata = read_header(path).get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise UsageError(f"{path} is damaged: its metadata is not a map of texts.")
+    return metadata
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -169,15 +173,13 @@ def _header_and_start(path: Path) -> tuple[dict[str, Any], int]:
         raise MissingError(f"The model file {path} does not exist.") from err
     except OSError as err:
         raise UsageError(f"{path} cannot be read: {err.strerror or err}.") from err
-    try:
+    with parsing(
+        f"{path} is not a safetensors file",
+        "Checkpoints of other kinds are converted by `regionclip models add NAME FILE`.",
+    ):
         header = json.loads(body)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         whole = max(ends, default=0) == size - 8 - length
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as err:
-        raise UsageError(
-            f"{path} is not a safetensors file.",
-            "Import other checkpoints with `regionclip models add NAME FILE`.",
-        ) from err
     if not whole:
         raise UsageError(f"{path} is damaged: its size does not match its header.", "Download or convert it again.")
     return header, 8 + length

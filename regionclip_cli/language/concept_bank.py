@@ -12,7 +12,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from regionclip_cli.errors import UsageError
-from regionclip_cli.hub.model_card import METADATA_KEY, read_header
+from regionclip_cli.files import parsing
+from regionclip_cli.hub.model_card import METADATA_KEY, read_header, read_metadata
 from regionclip_cli.hub.model_file import write_tensors
 
 FORMAT = 1
@@ -80,7 +81,7 @@ class ConceptBank:
             UsageError: It is no bank, was written by a newer version, or its contents do not fit together.
         """
         header = read_header(path)
-        metadata = header.get("__metadata__") or {}
+        metadata = read_metadata(path)
         if _TENSOR not in header or "names" not in metadata:
             hint = "A model goes to --model." if METADATA_KEY in metadata else "Make one with `regionclip concepts`."
             raise UsageError(f"{path} is not a concept bank.", hint)
@@ -89,13 +90,11 @@ class ConceptBank:
                 f"{path} has bank format {metadata[_FORMAT_KEY]}, and this version reads {FORMAT}.",
                 "Upgrade regionclip-cli.",
             )
-        try:
+        with parsing(f"{path} is damaged, its names are not JSON"):
             names = json.loads(metadata["names"])
-        except json.JSONDecodeError as err:
-            raise UsageError(f"{path} is damaged: its names are not JSON.") from err
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UsageError(f"{path} is damaged: its names are not a list of texts.")
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with parsing(f"{path} is damaged"), safe_open(path, framework="pt", device="cpu") as file:
             embeddings = file.get_tensor(_TENSOR)
         embeddings = embeddings.float() if embeddings.is_floating_point() else embeddings
         try:

@@ -9,7 +9,6 @@ and numbers only, so that it can be read without running any code that is in it.
 from __future__ import annotations
 
 import contextlib
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from regionclip_cli.errors import OutputError, UsageError
+from regionclip_cli.files import parsing
 from regionclip_cli.hub.model_file import whole_file
 from regionclip_cli.training.ema import Average
 from regionclip_cli.vision import distributed
@@ -125,10 +125,8 @@ def _read(path: Path) -> dict[str, Any]:
         UsageError: It is damaged or of another kind.
     """
     hint = "Remove it; an older checkpoint beside it is taken up then."
-    try:
+    with parsing(f"The checkpoint {path} cannot be read", hint):
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as err:
-        raise UsageError(f"The checkpoint {path} cannot be read: {_first_line(err)}.", hint) from err
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UsageError(f"{path} is no checkpoint of this tool, or one of another version.", hint)
     return state

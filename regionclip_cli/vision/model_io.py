@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.files import parsing
 from regionclip_cli.hub.model_card import ModelCard, read_card
 from regionclip_cli.vision.backbones.base import Backbone
 from regionclip_cli.vision.backbones.build import build_backbone
@@ -107,12 +108,9 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
     Raises:
         UsageError: The file cannot be read.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a mapping
-            return {name.removeprefix(prefix): _widened(file.get_tensor(name)) for name in names}
-    except (SafetensorError, OSError) as err:
-        raise UsageError(f"{path} cannot be read: {err}.") from err
+    with parsing(f"{path} cannot be read"), safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a mapping
+        return {name.removeprefix(prefix): _widened(file.get_tensor(name)) for name in names}
 
 
 def _load_backbone(path: Path, name: str, prefix: str, card: ModelCard | None) -> Backbone:

@@ -104,7 +104,7 @@ def test_check_and_explain_import_no_heavy_library() -> None:
         assert ended.returncode == 0, ended.stderr
         assert ended.stderr.splitlines()[-1] == "IMPORTED"
         # Processor time, so that a busy machine does not fail the test; on an idle one it is the time on the clock.
-        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5, words
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0, words
 
 
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ def test_a_single_concept_has_lost_its_first_dimension():
     ("content", "names", "dim", "sentence"),
     [
         (torch.ones(65, 8), NAMES, 8, "65.*--names.* 3 "),
-        (torch.ones(3, 8), NAMES, 16, r"8 dimensions, and the model 'm' makes 16"),
+        (torch.ones(3, 8), NAMES, 16, "dimension 8.*16"),
         (torch.ones(3, 8, 1), NAMES, 8, r"not embeddings \(C, D\)"),
         (torch.ones(3, 8, dtype=torch.int64), NAMES, 8, r"not embeddings \(C, D\)"),
         (torch.full((3, 8), torch.nan), NAMES, 8, "not finite"),

@@ -152,7 +152,7 @@ def test_the_recipes_own_bank_is_translated_for_another_teacher(work: Path, toy_
     model = ModelSection(start=str(toy_teacher), teacher=str(other))
     Path("run").mkdir()
     write_bank(Path("run/concepts.safetensors"))
-    own = labelling(toy_teacher, concepts=None).model_copy(update={"model": model})
+    own = labelling(toy_teacher, concept_bank=None).model_copy(update={"model": model})
     plan = make_plan(own, Share(), Silent())
     assert (plan.bank.model, plan.bank.names) == ("other", NAMES)
     assert not torch.equal(plan.bank.embeddings, ConceptBank.load(Path("run/concepts.safetensors")).embeddings)
@@ -193,7 +193,7 @@ def test_a_model_without_text_can_still_teach_with_a_bank(work: Path) -> None:
     start = write_toy_model(work / "start.safetensors", "timm")
     section = ModelSection(start=str(start), teacher=str(model))
     with pytest.raises(MissingError, match="text"):
-        label(labelling(start, concepts=None).model_copy(update={"model": section}), 0)
+        label(labelling(start, concept_bank=None).model_copy(update={"model": section}), 0)
 
 
 def test_bfloat16(work: Path, toy_teacher: Path) -> None:

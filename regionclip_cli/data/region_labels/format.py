@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from regionclip_cli.errors import MissingError, OutputError, UsageError
+from regionclip_cli.files import parsing
 from regionclip_cli.hub.model_file import whole_file
 
 
@@ -67,18 +68,19 @@ def format_row(row: Row) -> bytes:
     return json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
-def parse_row(line: bytes, where: str, kept: int) -> Row:
+def parse_row(line: bytes, where: str, kept: int, names: int | None = None) -> Row:
     """Read a line back.
 
     Args:
         line: Of a shard.
         where: File and row, for messages.
         kept: Concepts k that are kept of a region.
+        names: Number C of concepts; None accepts every id from 0.
 
     Raises:
-        UsageError: It is no row.
+        UsageError: It is not a row.
     """
-    try:
+    with parsing(f"{where} is not a row of region labels", REPAIR):
         record = json.loads(line)
         if "error" in record:
             return Row(str(record["key"]), None, str(record["error"]))
@@ -88,11 +90,11 @@ def parse_row(line: bytes, where: str, kept: int) -> Row:
         objectness = None if record["objectness"] is None else np.array(record["objectness"], np.float32)
         concepts = np.array(record["concepts"], np.int64).reshape(count, kept)
         probs = np.array(record["probs"], np.float32).reshape(count, kept)
+        if concepts.size and (concepts.min() < 0 or (names is not None and concepts.max() >= names)):
+            raise ValueError(f"it has a concept id outside 0..{'' if names is None else names - 1}")
         if objectness is not None and objectness.shape != (count,):
             raise ValueError("objectness and boxes differ in number")
         return Row(record["key"], RegionLabel((int(width), int(height)), boxes, objectness, concepts, probs))
-    except (ValueError, KeyError, TypeError) as err:
-        raise UsageError(f"{where} is no row of region labels: {err}.", REPAIR) from err
 
 
 REPAIR = "`regionclip pseudolabel RECIPE --resume` writes what is missing or damaged again, and keeps the rest."
@@ -191,20 +193,19 @@ def read_manifest(folder: Path) -> LabelManifest:
         UsageError: It cannot be read, or a newer version wrote it.
     """
     path = folder / MANIFEST
-    try:
+    if not path.exists():
+        raise MissingError(f"There are no region labels in {folder}.", "Run `regionclip pseudolabel RECIPE`.")
+    with parsing(f"{path} is not a manifest of region labels"):
         content = json.loads(path.read_bytes())
         if content["format"] > FORMAT:
             raise UsageError(
                 f"{path} has label format {content['format']}, and this version reads {FORMAT}.",
                 "Upgrade regionclip-cli.",
             )
-        return LabelManifest(**content | {"names": tuple(content["names"])})
-    except FileNotFoundError as err:
-        raise MissingError(f"There are no region labels in {folder}.", "Run `regionclip pseudolabel RECIPE`.") from err
-    except OSError as err:
-        raise UsageError(f"{path} cannot be read: {err.strerror or err}.") from err
-    except (ValueError, KeyError, TypeError) as err:
-        raise UsageError(f"{path} is no manifest of region labels: {err}.") from err
+        manifest = LabelManifest(**content | {"names": tuple(map(str, content["names"]))})
+        if min(manifest.images, manifest.shard_size - 1, manifest.kept - 1) < 0:
+            raise ValueError("images, shard_size and kept are not positive numbers")
+    return manifest
 
 
 def claim(folder: Path, manifest: LabelManifest) -> LabelManifest:

@@ -101,7 +101,9 @@ def is_there(folder: Path, shard: int) -> bool:
     return shard_path(folder, shard).exists()
 
 
-def read_rows(folder: Path, shard: int, begins: np.ndarray, which: Sequence[int], kept: int) -> Iterator[Row]:
+def read_rows(
+    folder: Path, shard: int, begins: np.ndarray, which: Sequence[int], kept: int, names: int | None = None
+) -> Iterator[Row]:
     """Yield rows of a shard, and read no others.
 
     Args:
@@ -110,6 +112,7 @@ def read_rows(folder: Path, shard: int, begins: np.ndarray, which: Sequence[int]
         begins: (rows + 1,) the bytes where rows begin, of its index.
         which: Numbers of rows within the shard.
         kept: Concepts k that are kept of a region.
+        names: Number C of concepts, where ids are to be checked.
 
     Raises:
         UsageError: A row is damaged, or the file cannot be read.
@@ -119,7 +122,7 @@ def read_rows(folder: Path, shard: int, begins: np.ndarray, which: Sequence[int]
         with path.open("rb") as file:
             for at in which:
                 file.seek(int(begins[at]))
-                yield parse_row(file.read(int(begins[at + 1] - begins[at])), f"{path}:{at + 1}", kept)
+                yield parse_row(file.read(int(begins[at + 1] - begins[at])), f"{path}:{at + 1}", kept, names)
     except OSError as err:
         raise UsageError(f"{path} cannot be read: {err.strerror or err}.", REPAIR) from err
 
@@ -157,7 +160,7 @@ def _load(path: Path) -> np.ndarray | None:
     try:
         with path.open("rb") as file:
             index = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # noqa: BLE001 - numpy evaluates the header of the file: a damaged one may raise anything
         return None
     return index if isinstance(index, np.ndarray) and index.dtype == ENTRY and len(index) else None
 
@@ -242,9 +245,13 @@ class RegionLabels:
             UsageError: It is damaged.
         """
         shard, at = divmod(number, self.manifest.shard_size)
-        return next(read_rows(self.folder, shard, self._starts[shard], [at], self.manifest.kept))
+        return next(
+            read_rows(self.folder, shard, self._starts[shard], [at], self.manifest.kept, len(self.manifest.names))
+        )
 
     def rows(self) -> Iterator[Row]:
         """Yield all rows in order, one in memory at a time."""
         for shard, starts in enumerate(self._starts):
-            yield from read_rows(self.folder, shard, starts, range(len(starts) - 1), self.manifest.kept)
+            yield from read_rows(
+                self.folder, shard, starts, range(len(starts) - 1), self.manifest.kept, len(self.manifest.names)
+            )
