@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from toys import write_toy_model
 
 from regionclip_cli.data.boxes import BoxFile, read_boxes
 from regionclip_cli.data.region_labels.format import parse_row, read_manifest
@@ -17,8 +19,10 @@ from regionclip_cli.errors import RegionClipError, UsageError
 from regionclip_cli.evaluation.load_predictions import LoadedPredictions
 from regionclip_cli.files import parsing
 from regionclip_cli.hub.model_card import METADATA_KEY, read_card, read_metadata
+from regionclip_cli.hub.model_file import write_model
 from regionclip_cli.language.concept_bank import ConceptBank
 from regionclip_cli.training.checkpoint import _read as read_checkpoint
+from regionclip_cli.vision.model_io import load_detector
 
 DEEP = "[" * 20_000 + "]" * 20_000
 
@@ -137,3 +141,14 @@ def test_blank_lines_of_predictions_are_passed_over(tmp_path: Path) -> None:
     loaded.path = path
     assert loaded._is_lines()
     assert [number for number, _ in loaded._records()] == [1]
+
+
+@pytest.mark.parametrize("sizes", [[{}], "x", 7, [[]]])
+def test_a_card_whose_proposal_network_cannot_be_built_is_named(tmp_path: Path, sizes: object) -> None:
+    path = write_toy_model(tmp_path / "toy.safetensors")
+    card = read_card(path)
+    proposals = {"type": "rpn-trunk", "channels": 4, "sizes": sizes}
+    damaged = tmp_path / "damaged.safetensors"
+    write_model(damaged, card.model_copy(update={"proposals": proposals}), load_file(path))
+    with pytest.raises(UsageError, match="damaged"):
+        load_detector(damaged)

@@ -129,7 +129,8 @@ def _load_proposals(path: Path, foreign: bool) -> ProposalSource:
             raise MissingError(f"{path.name} holds no proposal network.")
         return build_proposals({"type": "given"})
     config = card.lent_proposals if foreign else card.proposals
-    proposals = build_proposals(config or {})
+    with parsing(f"The model card in {path} describes a proposal network that cannot be built"):
+        proposals = build_proposals(config or {})
     tensors = read_tensors(path, PROPOSALS)
     if foreign and card.head_on_trunk:
         tower = read_tensors(path, STUDENT)
