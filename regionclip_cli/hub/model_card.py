@@ -35,35 +35,37 @@ class ModelCard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = Field(FORMAT, description="Version of this file layout.")
-    name: str = Field(description="What `--model` calls it.")
+    format: int = Field(FORMAT, description="Version of the file layout.")
+    name: str = Field(description="Name for `--model`.")
     kind: Literal["detector", "proposals"] = Field(
-        "detector", description="`proposals` holds a proposal network alone, everything else is a detector."
+        "detector", description="`proposals` for a proposal network alone, else `detector`."
     )
-    backbone: str | None = Field(None, description="Name of the backbone; empty for proposal networks.")
-    clip: dict[str, Any] | None = Field(None, description="open_clip model config; empty means the backbone's own.")
-    pool_size: int | None = Field(None, description="Side P of the RoIAlign grid; empty means the backbone's own.")
-    proposals: dict[str, Any] | None = Field(None, description="Type and options of the proposal network inside.")
-    parts: tuple[Part, ...] = Field((), description="Which parts of a detector the file holds.")
-    teacher: str | None = Field(None, description="Name of the teacher's backbone, where a teacher tower is inside.")
-    texts: str | None = Field(
-        None, description="Name of the model that the text encoder comes from; empty means its own."
-    )
+    backbone: str | None = Field(None, description="Name of the backbone; None for proposal networks.")
+    clip: dict[str, Any] | None = Field(None, description="open_clip model config (default: the backbone's).")
+    pool_size: int | None = Field(None, description="Side P of the RoIAlign grid (default: the backbone's).")
+    proposals: dict[str, Any] | None = Field(None, description="Type and options of the included proposal network.")
+    parts: tuple[Part, ...] = Field((), description="Parts of a detector in the file.")
+    teacher: str | None = Field(None, description="Name of the teacher's backbone, if the file includes a teacher.")
+    texts: str | None = Field(None, description="Model that the text encoder comes from (default: this one).")
     classifier: Literal["text", "linear"] = Field(
-        "text", description="text: any word can be asked for; linear: a learned layer that knows `classes` alone."
+        "text", description="text: open vocabulary; linear: a learned layer restricted to `classes`."
     )
-    classes: tuple[str, ...] = Field((), description="What a detector was trained on; with `linear` all it can tell.")
-    templates: str = Field("clip-81", description="Prompt templates the model works best with.")
-    temperature: float = Field(0.01, gt=0, description="Divisor of the cosine similarity in the softmax.")
-    short_side: int = Field(800, ge=0, description="Shorter image side in pixels at test time; 0 leaves images as is.")
-    max_side: int = Field(1333, gt=0, description="Longest image side in pixels at test time.")
-    conf: float | None = Field(None, ge=0, le=1, description="Score below which detections are not worth showing.")
+    classes: tuple[str, ...] = Field(
+        (), description="Classes of the training data; with `linear`, the only ones it can predict."
+    )
+    templates: str = Field("clip-81", description="Default prompt templates.")
+    temperature: float = Field(0.01, gt=0, description="Temperature of the softmax over cosine similarities.")
+    short_side: int = Field(
+        800, ge=0, description="Shorter image side in pixels at test time; 0 keeps the original size."
+    )
+    max_side: int = Field(1333, gt=0, description="Maximum image side in pixels at test time.")
+    conf: float | None = Field(None, ge=0, le=1, description="Default score threshold.")
     calibration: tuple[float, float] | None = Field(
-        None, description="Slope and offset of a detection score's logit, fitted so that scores are probabilities."
+        None, description="Platt scaling of detection scores: slope and offset of the logit."
     )
-    licence: str = Field("", description="Licence of the weights, where it is known.")
-    source: str = Field("", description="Where the weights come from.")
-    notes: str = Field("", description="Anything else a user should know.")
+    licence: str = Field("", description="Licence of the weights, if known.")
+    source: str = Field("", description="Origin of the weights.")
+    notes: str = Field("", description="Notes for users.")
 
     @property
     def text_model(self) -> str:

@@ -32,7 +32,7 @@ class DetectSettings(BaseModel):
     model: str = Field("regionclip-tiny", description="Model name (see `regionclip models ls`) or file.")
     proposals: str | None = Field(None, description="Another model (name or file) that provides the proposal network.")
     boxes: Path | None = Field(
-        None, description="Classify these boxes instead of proposals: JSON {image: [[x1, y1, x2, y2], ...]} or COCO."
+        None, description="Classify these boxes instead of proposals: COCO, or JSON {image: list of x1, y1, x2, y2}."
     )
     scoring: Literal["default", "official"] = Field(
         "default", description="official: the paper's test-time settings; scores can exceed 1."
