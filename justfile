@@ -52,6 +52,10 @@ fuzz count="50000":
 torture count="1000":
     uv run python benchmarks/torture.py --kills {{ count }}
 
+# Rebuild the ONNX graphs of the packaged model; needed whenever its weights change
+graphs:
+    uv run regionclip models export regionclip-tiny regionclip_cli/hub/packaged/regionclip-tiny.onnx --force
+
 # Measure the speed of detection and pretraining on this machine
 bench:
     uv run python benchmarks/detect.py

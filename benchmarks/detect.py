@@ -47,7 +47,7 @@ def seconds_to_first_box(options: argparse.Namespace) -> dict[str, Any]:
     """Return how long a new process takes to print its first line, with no text embeddings cached and with them."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        task = [*COMMAND, "detect", str(PHOTOS / "cat.jpg"), "--classes", "cat", "--json"]
+        task = [*COMMAND, "detect", str(PHOTOS / "cat.jpg"), "--classes", "cat", "--json", "--engine", options.engine]
         for state in ("empty text cache", "full text cache"):
             command = [*task, "--out", f"{folder}/{state}"]
             environment = os.environ | {"REGIONCLIP_CACHE": f"{folder}/cache"}
@@ -67,16 +67,16 @@ def seconds_to_first_box(options: argparse.Namespace) -> dict[str, Any]:
 
 def packaged_model(options: argparse.Namespace) -> dict[str, Any]:
     """Return images a second of the model in the package on the photos of the documentation, when warm."""
-    import torch
-
     from regionclip_cli import Detector
     from regionclip_cli.errors import RegionClipError
 
-    if options.threads:
+    if options.threads and options.engine == "torch":
+        import torch
+
         torch.set_num_threads(options.threads)
     photos = [PHOTOS / "cat.jpg", PHOTOS / "coffee.jpg"]
     try:
-        detector = Detector("regionclip-tiny").set_classes(CLASSES)
+        detector = Detector("regionclip-tiny", engine=options.engine).set_classes(CLASSES)
     except RegionClipError as err:
         return {"left out": str(err)}
     found = [len(detector.detect(photo).labels) for photo in photos]
@@ -90,7 +90,7 @@ def packaged_model(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "images a second": round(1 / min(times), 2),
         "detections": dict(zip([photo.name for photo in photos], found, strict=True)),
-        "threads": torch.get_num_threads(),
+        "engine": detector.engine,
         "peak memory, GiB": round(memory, 2),
     }
 
@@ -131,6 +131,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--size", type=size, default=(750, 1333), help="HxW of the RN50 image [750x1333]")
     parser.add_argument("--classes", type=int, default=80, help="concepts for RN50 [%(default)s]")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice [%(default)s]")
+    parser.add_argument(
+        "--engine", default="auto", help="auto, torch or onnx, for first-box and packaged [%(default)s]"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     unknown = set(options.parts.split(",")) - set(PARTS)

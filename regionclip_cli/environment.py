@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import sys
@@ -13,11 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from regionclip_cli.errors import MissingError
+
 NEEDED = (
     "torch",
     "torchvision",
     "mmdet",
     "mmengine",
+    "onnxruntime",
     "open_clip_torch",
     "timm",
     "numpy",
@@ -128,3 +132,15 @@ def _memory_gib() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, OSError, ValueError):  # not available on this system
         return None
+
+
+def package_folder(name: str) -> Path:
+    """Return the folder of an installed package, without importing it.
+
+    Raises:
+        MissingError: It is not installed.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingError(f"The package {name} is not installed.", "Reinstall regionclip-cli.")
+    return Path(spec.submodule_search_locations[0])

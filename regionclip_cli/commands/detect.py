@@ -52,6 +52,7 @@ def detect(
     device: Annotated[str, _flag("device", "--device", panel=WORK, autocompletion=completion.devices)] = _default(
         "device"
     ),
+    engine: Annotated[Literal["auto", "torch", "onnx"], _flag("engine", "--engine", panel=WORK)] = _default("engine"),
     dtype: Annotated[Literal["auto", "fp32", "bf16"], _flag("dtype", "--dtype", panel=WORK)] = _default("dtype"),
     batch: Annotated[int, _flag("batch", "--batch", panel=WORK)] = _default("batch"),
     recursive: Annotated[bool, _flag("recursive", "--recursive", "-r", metavar="", panel=WORK)] = _default("recursive"),

@@ -11,6 +11,7 @@ from regionclip_cli.commands import completion
 from regionclip_cli.console import Console
 from regionclip_cli.environment import spell_bytes
 from regionclip_cli.errors import ExitCode
+from regionclip_cli.runs.progress import loading
 
 if TYPE_CHECKING:
     from regionclip_cli.stages.models import Added
@@ -181,21 +182,37 @@ def export(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Model name or file.", autocompletion=completion.installed_models)
     ],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Output file: .safetensors, .pt, .pth or .bin.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Output file: .onnx, .safetensors, .pt, .pth or .bin.")],
+    half: Half = False,
     force: Force = False,
 ) -> None:
-    """Export a model as an open_clip state dict.
+    """Export a model to ONNX, or as an open_clip state dict.
 
-    Loads with strict=True into the open_clip model of the same architecture.
+    NAME.onnx is written with NAME.proposals.onnx, NAME.regions.onnx and
+    NAME.text.onnx, and runs with `detect --model NAME.onnx`. Exported beside
+    the model file, the graphs use its weights and `detect` finds them by the
+    name of the model. Requires the extra regionclip-cli[onnx].
+
+    The other formats load with strict=True into the open_clip model of the
+    same architecture.
 
     [bold]Examples:[/bold]
+      regionclip models export regionclip-tiny tiny.onnx --half
       regionclip models export regionclip-tiny tiny_open_clip.safetensors
       regionclip models export regionclip-rn50 rn50_open_clip.pt
     """
     from regionclip_cli.stages.models import export as write
+    from regionclip_cli.stages.models import export_onnx
 
-    count = write(name, file, force=force)
-    ctx.ensure_object(Console).note(f"{count} tensors written to {file}")
+    console = ctx.ensure_object(Console)
+    if file.suffix == ".onnx":
+        with loading(console.progress(), name):
+            written = export_onnx(name, file, half=half, force=force)
+        for path in written:
+            console.line(str(path))
+        return
+    count = write(name, file, half=half, force=force)
+    console.note(f"{count} tensors written to {file}")
 
 
 @app.command("rm")

@@ -154,7 +154,7 @@ def export_open_clip(path: Path, target: Path) -> int:
     from safetensors.torch import save_file
 
     if target.suffix not in (".safetensors", ".pt", ".pth", ".bin"):
-        raise UsageError(f"{target} must end in .safetensors, .pt, .pth or .bin.")
+        raise UsageError(f"{target} must end in .onnx, .safetensors, .pt, .pth or .bin.")
     state = open_clip_state(path)
     with whole_file(target) as part:
         if target.suffix == ".safetensors":

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from regionclip_cli.data.images import ImageInput, safe_name
 from regionclip_cli.data.pixels import read_image, to_rgb
 from regionclip_cli.errors import UsageError
 
-ImageLike = str | Path | Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ImageLike = Union[str, Path, Image.Image, np.ndarray, "Tensor"]
 
 
 def as_pixels(image: Any, name: str) -> tuple[str, np.ndarray]:
@@ -33,7 +36,7 @@ def as_pixels(image: Any, name: str) -> tuple[str, np.ndarray]:
         return safe_name(path), read_image(ImageInput(safe_name(path), path))
     if isinstance(image, Image.Image):
         return name, to_rgb(image)
-    if isinstance(image, Tensor):
+    if is_tensor(image):
         if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
             raise UsageError(f"A tensor image has the shape (3, H, W), not {tuple(image.shape)}.")
         planes = image.detach().cpu()
@@ -50,3 +53,9 @@ def as_pixels(image: Any, name: str) -> tuple[str, np.ndarray]:
     if image.dtype != np.uint8:
         raise UsageError(f"An array image is uint8 or floating, not {image.dtype}.")
     return name, to_rgb(Image.fromarray(np.ascontiguousarray(image)))
+
+
+def is_tensor(value: object) -> bool:
+    """Return whether a value is a torch tensor, without importing torch: who has a tensor has imported it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)

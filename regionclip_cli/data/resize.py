@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def target_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
@@ -24,7 +27,7 @@ def target_size(height: int, width: int, short_side: int, long_side: int) -> tup
     return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
 
 
-def resize(pixels: np.ndarray, short_side: int, long_side: int) -> tuple[Tensor, tuple[float, float]]:
+def resize_array(pixels: np.ndarray, short_side: int, long_side: int) -> tuple[np.ndarray, tuple[float, float]]:
     """Return the image at test-time size and the factors (x, y) from original to network pixels.
 
     Args:
@@ -40,5 +43,13 @@ def resize(pixels: np.ndarray, short_side: int, long_side: int) -> tuple[Tensor,
     if (new_height, new_width) != (height, width):
         image = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BILINEAR)
         pixels = np.array(image)
-    planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))  # (3, h, w)
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (3, h, w)
     return planes, (new_width / width, new_height / height)
+
+
+def resize(pixels: np.ndarray, short_side: int, long_side: int) -> tuple[Tensor, tuple[float, float]]:
+    """Return what `resize_array` does, with the image as a tensor."""
+    import torch
+
+    planes, scale = resize_array(pixels, short_side, long_side)
+    return torch.from_numpy(planes), scale

@@ -27,6 +27,7 @@ from regionclip_cli.vision.crop_encoder import CropEncoder
 from regionclip_cli.vision.detector import OpenVocabularyDetector
 from regionclip_cli.vision.proposals.base import Proposals
 from regionclip_cli.vision.proposals.static import GivenBoxes
+from regionclip_cli.vision.scoring import select
 
 
 class Predictor:
@@ -69,7 +70,7 @@ class Predictor:
         boxes = [_tensor(image.boxes.boxes) for image in ready if image.boxes is not None]
         if self.crops is None:
             scaled = [each * _factors(image, each) for image, each in zip(ready, boxes, strict=True)]
-            embeddings = self.model.region_embeddings([image.planes for image in ready], scaled)
+            embeddings = self.model.region_embeddings([image.tensor() for image in ready], scaled)
         else:
             crops = self.crops
             embeddings = [crops(_planes(image), each) for image, each in zip(ready, boxes, strict=True)]
@@ -87,7 +88,7 @@ class Predictor:
         hook = self.model.proposals.register_forward_hook(lambda module, inputs, output: proposed.append(output))
         try:
             samples: list[DetDataSample] = self.model.test_step(
-                {"inputs": [image.planes for image in ready], "data_samples": [image.sample() for image in ready]}
+                {"inputs": [image.tensor() for image in ready], "data_samples": [image.sample() for image in ready]}
             )
         finally:
             hook.remove()
@@ -106,7 +107,7 @@ class Predictor:
     ) -> list[ImagePrediction]:
         """Find boxes with the proposal network, and encode each as an image of its own."""
         model = self.model
-        given = {"inputs": [image.planes for image in ready], "data_samples": [image.sample() for image in ready]}
+        given = {"inputs": [image.tensor() for image in ready], "data_samples": [image.sample() for image in ready]}
         data = model.data_preprocessor(given, False)
         inputs, samples = data["inputs"], data["data_samples"]
         features = model.extract_feat(inputs, samples) if model.proposals.needs_features else None
@@ -122,7 +123,7 @@ class Predictor:
 
     def _select(self, boxes: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the detections among boxes (R, 4) with scores (R, V)."""
-        boxes, scores, names, _ = self.inference.scoring.select(boxes, scores)
+        boxes, scores, names, _ = select(self.inference.scoring, boxes, scores)
         return _array(boxes), _array(scores), names.numpy().astype(np.int64)
 
 

@@ -49,7 +49,7 @@ def proposal_recall(
         except InputError as err:
             progress.warn(str(err))
             continue
-        (sample,) = model.test_step({"inputs": [ready.planes], "data_samples": [ready.sample()]})
+        (sample,) = model.test_step({"inputs": [ready.tensor()], "data_samples": [ready.sample()]})
         found = sample.pred_instances
         order = found.scores.argsort(descending=True, stable=True)
         boxes = found.bboxes[order].float().cpu().numpy() / np.array([*ready.scale, *ready.scale], np.float32)

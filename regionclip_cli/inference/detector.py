@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from regionclip_cli.data.arrays import ImageLike, as_pixels
+from regionclip_cli.data.arrays import ImageLike, as_pixels, is_tensor
 from regionclip_cli.data.boxes import GivenBoxes
 from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.hub.model_card import ModelCard
 from regionclip_cli.hub.store import resolve
-from regionclip_cli.inference.device import choose_device, choose_dtype
+from regionclip_cli.inference.engines.choice import Engine, load_engine
 from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage, decide, prepare_image
 from regionclip_cli.language.class_names import Vocabulary, parse_classes
-from regionclip_cli.language.concept_bank import ConceptBank
-from regionclip_cli.language.text_encoder import TextEncoder
-from regionclip_cli.language.vocabulary_embedding import EmbeddedVocabulary, embed_bank, embed_vocabulary
 from regionclip_cli.results.detections import ImageDetections
-from regionclip_cli.vision.library_log import redirect_mmengine_logs
-from regionclip_cli.vision.linear_classifier import LinearClassifier
-from regionclip_cli.vision.model_io import load_detector
-from regionclip_cli.vision.proposals.build import build_proposals
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regionclip_cli.language.concept_bank import ConceptBank
 
 Names = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
@@ -42,6 +38,7 @@ class Detector:
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: Floating type of the networks: `auto` (fp32), `fp32` or `bf16`.
         proposals: Name or file of another model whose proposal network finds the boxes.
+        engine: `torch`, `onnx`, or `auto`: ONNX Runtime where the model has graphs and runs on a CPU in fp32.
 
     Raises:
         MissingError: The model is not on this machine.
@@ -54,21 +51,13 @@ class Detector:
         device: str = "auto",
         dtype: str = "auto",
         proposals: str | Path | None = None,
+        engine: str = "auto",
     ) -> None:
-        redirect_mmengine_logs()
-        self.device = choose_device(device)
         self.path = resolve(str(model))
         other = None if proposals is None else resolve(str(proposals))
-        self.card: ModelCard
-        self._model, self.card = load_detector(
-            self.path, device=self.device, dtype=choose_dtype(dtype), proposals_from=other
-        )
-        if other is not None:  # the objectness of another network has another scale
-            self.card = self.card.model_copy(update={"calibration": None})
-        self._finds_boxes = self.card.proposals is not None or other is not None
-        self._own_proposals = self._model.proposals
-        self._given_boxes = build_proposals({"type": "given"})
-        self._encoder = TextEncoder(self.path, self.device)
+        self._engine: Engine = load_engine(self.path, engine, device, dtype, other)
+        self.device = self._engine.device
+        self.card: ModelCard = self._engine.card
         self.labels: tuple[str, ...] = ()
 
     def set_classes(
@@ -93,9 +82,9 @@ class Detector:
             several = {label: [given] if isinstance(given, str) else given for label, given in classes.items()}
             classes = [f"{label}={'|'.join(phrases)}" for label, phrases in several.items()]
         vocabulary = classes if isinstance(classes, Vocabulary) else parse_classes(classes, distractors)
-        if isinstance(self._model.classifier, LinearClassifier):
-            return self._look_for_own(vocabulary, self._model.classifier)
-        return self._look_for(embed_vocabulary(vocabulary, self._encoder, progress=progress))
+        self._engine.set_vocabulary(vocabulary, progress)
+        self.labels = vocabulary.labels
+        return self
 
     def set_bank(self, bank: str | Path | ConceptBank, distractors: Sequence[str] = ()) -> Detector:
         """Choose what to find by a concept bank that was made with this model. Returns the detector itself.
@@ -104,9 +93,12 @@ class Detector:
             UsageError: The file is no bank, or one of another model or dimension.
             MissingError: There is no such file.
         """
+        from regionclip_cli.language.concept_bank import ConceptBank
+
         bank = bank if isinstance(bank, ConceptBank) else ConceptBank.load(Path(bank))
-        bank.check(self.card.text_model, self._encoder.dim)
-        return self._look_for(embed_bank(bank, distractors, self._encoder))
+        self._engine.set_bank(bank, distractors)
+        self.labels = bank.names
+        return self
 
     @overload
     def detect(self, image: list[ImageLike] | tuple[ImageLike, ...], **options: Any) -> list[ImageDetections]: ...
@@ -151,8 +143,9 @@ class Detector:
         """
         name, pixels = as_pixels(image, "image-1")
         ready = prepare_image(name, pixels, self.decide(), _given(name, boxes, pixels))
-        (embeddings,) = self._model.region_embeddings([ready.planes], [ready.sample().proposals.bboxes])
-        return embeddings.float().cpu()
+        import torch
+
+        return torch.from_numpy(self._engine.embed(ready))
 
     def decide(self, **options: Any) -> InferenceConfig:
         """Return the full settings of a look from those of `detect` that were given."""
@@ -163,35 +156,22 @@ class Detector:
         if not self.labels:
             raise UsageError("The detector was not told what to look for.", "Call set_classes first.")
         given = images[0].boxes is not None
-        if not given and not self._finds_boxes:
+        if not given and not self._engine.finds_boxes:
             raise MissingError(
                 f"The model {self.card.name!r} has no proposal network to find boxes with.",
                 "Give boxes (--boxes FILE), or a model that has one (--proposals NAME).",
             )
-        self._model.proposals = self._given_boxes if given else self._own_proposals
-        self._model.set_scoring(inference.scoring)
-        samples = [image.sample() for image in images]
-        with torch.no_grad():
-            samples = self._model.test_step({"inputs": [image.planes for image in images], "data_samples": samples})
-        return [
-            image.detections(sample.pred_instances, self.labels) for image, sample in zip(images, samples, strict=True)
-        ]
+        return self._engine.detect(images, inference, self.labels)
 
-    def _look_for_own(self, vocabulary: Vocabulary, classifier: LinearClassifier) -> Detector:
-        """Choose among the classes that a learned layer knows; it reads labels as names, and no other phrases."""
-        if vocabulary.distractors:
-            raise UsageError(
-                f"The model {self.card.name!r} takes no distractors: all its classes compete already, and it knows no "
-                "other words."
-            )
-        classifier.choose(vocabulary.labels)
-        self.labels = vocabulary.labels
-        return self
+    @property
+    def engine(self) -> str:
+        """Name of the engine in use, torch or onnx."""
+        return self._engine.name
 
-    def _look_for(self, embedded: EmbeddedVocabulary) -> Detector:
-        self._model.set_concepts(embedded.embeddings, embedded.groups, embedded.num_classes)
-        self.labels = embedded.labels
-        return self
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the model file, as `hub.model_card.fingerprint` returns it."""
+        return self._engine.fingerprint
 
 
 def _given(name: str, boxes: Any, pixels: np.ndarray) -> GivenBoxes:
@@ -201,7 +181,7 @@ def _given(name: str, boxes: Any, pixels: np.ndarray) -> GivenBoxes:
         UsageError: They have another shape, or one is empty.
         InputError: One lies outside the image.
     """
-    array = np.asarray(boxes.cpu() if isinstance(boxes, Tensor) else boxes, dtype=np.float32)
+    array = np.asarray(boxes.cpu() if is_tensor(boxes) else boxes, dtype=np.float32)
     array = array.reshape(-1, 4) if array.size == 0 else array
     if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
         raise UsageError(f"{name}: boxes must be finite numbers of the shape (R, 4), not {array.shape}.")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
-from torch import Tensor
 
 from regionclip_cli.data.boxes import GivenBoxes
-from regionclip_cli.data.resize import resize
+from regionclip_cli.data.resize import resize_array
 from regionclip_cli.hub.model_card import ModelCard
+from regionclip_cli.recipe.scoring import Scoring, as_scoring
 from regionclip_cli.results.detections import ImageDetections
-from regionclip_cli.vision.scoring import Scoring, as_scoring
+
+if TYPE_CHECKING:
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    from torch import Tensor
 
 FALLBACK_CONF = 0.2
 """Score threshold of the default scoring where the model's card has none."""
@@ -72,13 +73,23 @@ class PreparedImage:
     name: str
     height: int
     width: int
-    planes: Tensor
+    planes: np.ndarray
     scale: tuple[float, float]
     boxes: GivenBoxes | None = None
     pixels: np.ndarray | None = None
 
+    def tensor(self) -> Tensor:
+        """Return the planes as a tensor uint8 (3, h, w)."""
+        import torch
+
+        return torch.from_numpy(self.planes)
+
     def sample(self) -> DetDataSample:
         """Return the description that mmdet's models take, with given boxes (R, 4) in network pixels."""
+        import torch
+        from mmdet.structures import DetDataSample
+        from mmengine.structures import InstanceData
+
         size = tuple(self.planes.shape[-2:])
         sample = DetDataSample(
             metainfo={"img_shape": size, "ori_shape": (self.height, self.width), "scale_factor": self.scale}
@@ -92,13 +103,18 @@ class PreparedImage:
 
     def detections(self, found: InstanceData, labels: tuple[str, ...]) -> ImageDetections:
         """Return what a model found as plain arrays with class names."""
-        ids = found.labels.cpu().numpy().astype(np.int64)
+        boxes, scores = found.bboxes.float().cpu().numpy(), found.scores.float().cpu().numpy()
+        return self.named(boxes, scores, found.labels.cpu().numpy(), labels)
+
+    def named(self, boxes: np.ndarray, scores: np.ndarray, ids: np.ndarray, labels: tuple[str, ...]) -> ImageDetections:
+        """Return detections with class names: boxes (N, 4) in original pixels, scores (N,), class indices (N,)."""
+        ids = ids.astype(np.int64)
         return ImageDetections(
             image=self.name,
             width=self.width,
             height=self.height,
-            boxes=found.bboxes.float().cpu().numpy(),
-            scores=found.scores.float().cpu().numpy(),
+            boxes=boxes,
+            scores=scores,
             labels=tuple(labels[index] for index in ids),
             ids=ids,
         )
@@ -112,10 +128,10 @@ def prepare_image(
     Args:
         name: Of the image.
         pixels: The original.
-        looking: Settings.
+        inference: Settings.
         boxes: Given boxes in original pixels.
         keep: Whether the original pixels are needed afterwards.
     """
-    planes, scale = resize(pixels, inference.short_side, inference.long_side)
+    planes, scale = resize_array(pixels, inference.short_side, inference.long_side)
     height, width = pixels.shape[:2]
     return PreparedImage(name, height, width, planes, scale, boxes, pixels if keep else None)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
+from collections.abc import Callable, Sequence
 
-from regionclip_cli.errors import UsageError, did_you_mean
+from regionclip_cli.environment import package_folder
+from regionclip_cli.errors import MissingError, UsageError, did_you_mean
 
 _OWN = {
     "plain": ("a {}",),
@@ -25,8 +28,7 @@ def templates(name: str) -> tuple[str, ...]:
 
     Args:
         name: `plain` ("a {}"), `few` (four sentences), `clip-80` (CLIP's ImageNet sentences, as open_clip lists them),
-            or `clip-81` (the official RegionCLIP set: the bare phrase with a full stop, then those 80). The last two
-            import open_clip.
+            or `clip-81` (the official RegionCLIP set: the bare phrase with a full stop, then those 80).
 
     Raises:
         UsageError: There is no such set.
@@ -36,10 +38,20 @@ def templates(name: str) -> tuple[str, ...]:
     if name not in SETS:
         near = did_you_mean(name, SETS)
         raise UsageError(f"There is no template set {name!r}.", f"{near} The sets are {', '.join(SETS)}.".strip())
-    from open_clip import OPENAI_IMAGENET_TEMPLATES
-
-    eighty = tuple(str(sentence("{}")) for sentence in OPENAI_IMAGENET_TEMPLATES)
+    eighty = tuple(str(sentence("{}")) for sentence in _imagenet_templates())
     return eighty if name == "clip-80" else ("{}.", *eighty)
+
+
+def _imagenet_templates() -> Sequence[Callable[[str], str]]:
+    """Return open_clip's sentences from their own file, since importing open_clip would import torch."""
+    path = package_folder("open_clip") / "zero_shot_metadata.py"
+    spec = importlib.util.spec_from_file_location("regionclip_cli_open_clip_templates", path)
+    if spec is None or spec.loader is None:
+        raise MissingError(f"The prompt templates of open_clip are not in {path}.", "Reinstall open_clip_torch.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sentences: Sequence[Callable[[str], str]] = module.OPENAI_IMAGENET_TEMPLATES
+    return sentences
 
 
 def fill(template: str, phrase: str) -> str:

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from regionclip_cli.hub.paths import text_cache_dir
 
@@ -48,9 +46,9 @@ class TextCache:
         """Return where the file lies."""
         return (self._folder or text_cache_dir()) / FILE
 
-    def get(self, encoder: str, phrases: Sequence[str]) -> dict[str, Tensor]:
+    def get(self, encoder: str, phrases: Sequence[str]) -> dict[str, np.ndarray]:
         """Return {phrase: embedding (D,) float32} for those of `phrases` that are stored."""
-        found: dict[str, Tensor] = {}
+        found: dict[str, np.ndarray] = {}
 
         def read(database: sqlite3.Connection) -> None:
             for start in range(0, len(phrases), _AT_ONCE):
@@ -59,16 +57,16 @@ class TextCache:
                 query = f"SELECT phrase, vector, checksum FROM embeddings WHERE encoder = ? AND phrase IN ({marks})"
                 for phrase, vector, checksum in database.execute(query, (encoder, *some)):
                     if isinstance(vector, bytes) and len(vector) % 4 == 0 and zlib.crc32(vector) == checksum:
-                        found[phrase] = torch.from_numpy(np.frombuffer(vector, dtype="<f4").astype(np.float32))
+                        found[phrase] = np.frombuffer(vector, dtype="<f4").astype(np.float32)
 
         self._run(read, write=False)
         return found
 
-    def put(self, encoder: str, embeddings: Mapping[str, Tensor]) -> None:
+    def put(self, encoder: str, embeddings: Mapping[str, np.ndarray]) -> None:
         """Store {phrase: embedding (D,)}, all of them or, where the folder cannot be written, none."""
         rows = []
         for phrase, embedding in embeddings.items():
-            vector = embedding.detach().cpu().numpy().astype("<f4").tobytes()
+            vector = np.asarray(embedding).astype("<f4").tobytes()
             rows.append((encoder, phrase, vector, zlib.crc32(vector)))
 
         def store(database: sqlite3.Connection) -> None:

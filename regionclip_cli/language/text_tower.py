@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from regionclip_cli import plugins
-from regionclip_cli.errors import MissingError, PluginError, UsageError
+from regionclip_cli.errors import PluginError, UsageError
 from regionclip_cli.hub.model_card import ModelCard
+from regionclip_cli.language.phrase_encoder import require_text
 
 _NO_VISION = {"layers": 1, "width": 8, "head_width": 8, "patch_size": 1, "image_size": 1}
 _IMAGE_SIDE = ("clip.visual.", "clip.logit_scale", "clip.logit_bias")
@@ -115,19 +116,6 @@ def clip_config(card: ModelCard) -> dict[str, Any]:
     if config is None:
         raise PluginError(f"Backbone {spec.name!r} names an open_clip model {spec.open_clip!r} that is not installed.")
     return dict(config)
-
-
-def require_text(card: ModelCard) -> None:
-    """Refuse a model that cannot read words.
-
-    Raises:
-        MissingError: The model has no text encoder.
-    """
-    if "text" not in card.parts:
-        raise MissingError(
-            f"The model {card.name!r} has no text encoder, so it cannot take class names.",
-            "Give it a saved bank with --concepts, or add one with `regionclip models add --text-from MODEL`.",
-        )
 
 
 def load_text_tower(path: Path, card: ModelCard) -> TextTower:

@@ -49,6 +49,9 @@ class DetectSettings(BaseModel):
         None, description="Resize the shorter image side to this many pixels; 0 keeps the size (default: the model's)."
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps; auto selects the fastest available.")
+    engine: Literal["auto", "torch", "onnx"] = Field(
+        "auto", description="torch or onnx; auto is onnx for models with ONNX graphs on a CPU."
+    )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Precision; auto is fp32, bf16 is faster on supported hardware."
     )

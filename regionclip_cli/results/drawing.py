@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from regionclip_cli.environment import package_folder
 from regionclip_cli.results.detections import ImageDetections
 
 if TYPE_CHECKING:
@@ -32,34 +33,61 @@ def draw(detections: ImageDetections, pixels: np.ndarray, scores: bool = True) -
         pixels: RGB uint8 (H, W, 3).
         scores: Whether labels include the score.
     """
-    import supervision as sv
     from PIL import Image as pillow
+    from PIL import ImageDraw, ImageFont
 
     image = pillow.fromarray(pixels)
     if not len(detections):
         return image
-    found = detections.to_supervision()[np.arange(len(detections))[::-1]]
-    palette = sv.ColorPalette.from_hex(list(PALETTE))
-    letters = sv.ColorPalette.from_hex([_readable_on(colour) for colour in PALETTE])
+    canvas = ImageDraw.Draw(image)
     short = min(image.size)
-    image = sv.BoxAnnotator(color=palette, thickness=max(1, round(short / 200))).annotate(image, found)
+    thickness = max(1, round(short / 200))
+    colours = [PALETTE[int(index) % len(PALETTE)] for index in detections.ids]
+    corners = [[round(float(x)) for x in box] for box in detections.boxes]
+    for box, colour in reversed(list(zip(corners, colours, strict=True))):
+        x1, y1, x2, y2 = box
+        canvas.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=thickness)
     texts = [
         " ".join([*label.split(), *([f"{score:.2f}"] if scores else [])])
-        for label, score in zip(reversed(detections.labels), reversed(detections.scores), strict=True)
+        for label, score in zip(detections.labels, detections.scores, strict=True)
     ]
     size, padding, texts = _fit(texts, image.width, max(MIN_FONT_SIZE, round(0.8 * short**0.5)))
     if image.height < 2 * size + 2 * padding or not all(texts):
         return image
-    annotator = sv.RichLabelAnnotator(
-        color=palette,
-        text_color=letters,
-        font_path=_font_path(),
-        font_size=size,
-        text_padding=padding,
-        border_radius=max(1, size // 6),
-        smart_position=True,
-    )
-    return annotator.annotate(image, found, labels=texts)
+    font = ImageFont.truetype(_font_path(), size)
+    height = size + 2 * padding
+    sizes = [(int(font.getlength(text)) + 1 + 2 * padding, height) for text in texts]
+    places = _place(corners, sizes, image.size)
+    for (left, top), (wide, high), text, colour in reversed(list(zip(places, sizes, texts, colours, strict=True))):
+        canvas.rounded_rectangle((left, top, left + wide - 1, top + high - 1), max(1, size // 6), fill=colour)
+        canvas.text((left + padding, top + high / 2), text, fill=_readable_on(colour), font=font, anchor="lm")
+    return image
+
+
+def _place(
+    boxes: Sequence[Sequence[int]], sizes: Sequence[tuple[int, int]], image: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """Return the top left corner of each label, inside the image and, where there is room, free of better ones.
+
+    Args:
+        boxes: N boxes xyxy in pixels, best first.
+        sizes: Width and height of each label.
+        image: Width and height of the image.
+    """
+    placed: list[tuple[int, int, int, int]] = []
+    for (x1, y1, _, y2), (wide, high) in zip(boxes, sizes, strict=True):
+        left = max(0, min(x1, image[0] - wide))
+        wanted = (y1 - high, y1, y2, y2 - high, *(y1 + step * high for step in (-2, 1, -3, 2, 3)))
+        tops = [max(0, min(top, image[1] - high)) for top in wanted]
+        free = (top for top in tops if not any(_touch((left, top, left + wide, top + high), each) for each in placed))
+        top = next(free, tops[0])
+        placed.append((left, top, left + wide, top + high))
+    return [(left, top) for left, top, _, _ in placed]
+
+
+def _touch(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> bool:
+    """Return whether two boxes xyxy overlap."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _fit(texts: list[str], width: int, size: int) -> tuple[int, int, list[str]]:
@@ -82,8 +110,8 @@ def _fit(texts: list[str], width: int, size: int) -> tuple[int, int, list[str]]:
 
 
 def _font_path() -> str:
-    """Return DejaVu Sans, which covers most alphabets, from matplotlib (a dependency of supervision)."""
-    return str(files("matplotlib") / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf")
+    """Return DejaVu Sans, which covers most alphabets, from the files of matplotlib, which is not imported."""
+    return str(package_folder("matplotlib") / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 def _readable_on(colour: str) -> str:

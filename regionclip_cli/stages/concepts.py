@@ -190,8 +190,8 @@ def _prepare(
     encoder, prompts = None, 0
     if bank is not None:
         from regionclip_cli.inference.device import choose_device
+        from regionclip_cli.language.phrase_encoder import require_text
         from regionclip_cli.language.text_encoder import TextEncoder
-        from regionclip_cli.language.text_tower import require_text
 
         encoder = TextEncoder(resolve(recipe.model.start), choose_device(recipe.device))
         require_text(encoder.card)

@@ -21,7 +21,6 @@ from regionclip_cli.data.images import ImageInput, find_inputs
 from regionclip_cli.data.pixels import read_image
 from regionclip_cli.errors import InputError, UsageError, pluralize
 from regionclip_cli.files import writing
-from regionclip_cli.hub.model_card import fingerprint
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.inference.prefetch import prefetch
 from regionclip_cli.language.class_names import Vocabulary, parse_classes
@@ -162,8 +161,8 @@ def run(settings: DetectSettings, progress: Progress | None = None, emit: Emit |
         with loading(progress, settings.model):
             from regionclip_cli.inference.detector import Detector
 
-            detector = Detector(settings.model, settings.device, settings.dtype, settings.proposals)
-        progress.note(f"Model {detector.card.name} on {detector.device}.")
+            detector = Detector(settings.model, settings.device, settings.dtype, settings.proposals, settings.engine)
+        progress.note(f"Model {detector.card.name} on {detector.device} ({detector.engine}).")
         _set_classes(detector, settings, vocabulary, progress)
         inference = detector.decide(
             scoring=settings.scoring,
@@ -338,5 +337,5 @@ def _about(settings: DetectSettings, detector: Detector, inference: InferenceCon
     given = settings.model_dump(mode="json", include={"classes", "distractors", "concepts", "boxes", "proposals"})
     size = {"short_side": inference.short_side, "long_side": inference.long_side}
     scoring = {key: value for key, value in vars(inference.scoring).items() if value is not None}
-    model = {"model": detector.card.name, "fingerprint": fingerprint(detector.path)}
+    model = {"model": detector.card.name, "fingerprint": detector.fingerprint}
     return {"version": __version__, **model, "labels": list(detector.labels), **given, **size, **scoring}

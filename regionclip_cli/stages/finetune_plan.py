@@ -15,7 +15,7 @@ from regionclip_cli.hub.model_file import write_model
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.language import vocabularies
 from regionclip_cli.language.class_names import Vocabulary
-from regionclip_cli.language.text_tower import require_text
+from regionclip_cli.language.phrase_encoder import require_text
 from regionclip_cli.recipe.schema import EvaluateSection, FinetuneSection, Recipe
 from regionclip_cli.runs.folder import RunFolder
 from regionclip_cli.training.dataset import with_objects

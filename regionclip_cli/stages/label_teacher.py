@@ -66,7 +66,7 @@ class RegionTeacher:
             numbers: Of the images in the whole set; each draws its random boxes from its own.
         """
         data = self.teacher.data_preprocessor(
-            {"inputs": [image.planes for image in images], "data_samples": [image.sample() for image in images]}
+            {"inputs": [image.tensor() for image in images], "data_samples": [image.sample() for image in images]}
         )
         batch, samples = data["inputs"], data["data_samples"]
         looked = self.finder if self.finder is not None and self.source.needs_features else None

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from regionclip_cli.errors import MissingError, OutputError, UsageError, did_you_mean
 from regionclip_cli.files import user_path
 from regionclip_cli.hub.backbones import BACKBONES
 from regionclip_cli.hub.catalog import CatalogEntry, catalog
 from regionclip_cli.hub.download import fetch_from_hub, fetch_url
+from regionclip_cli.hub.graphs import ONNX, GraphPart, graph_path
 from regionclip_cli.hub.model_card import ModelCard, read_card
 from regionclip_cli.hub.model_file import write_model
 from regionclip_cli.hub.paths import cache_dir, models_dir, text_cache_dir
@@ -183,7 +184,19 @@ def _check_sum(path: Path, sha256: str | None) -> None:
         raise UsageError(f"{path} has the SHA-256 checksum {found}, expected {sha256}.", "Download the file again.")
 
 
-__all__ = ["Added", "ModelRow", "Pruned", "add", "export", "get", "list_models", "prune", "remove", "where"]
+__all__ = [
+    "Added",
+    "ModelRow",
+    "Pruned",
+    "add",
+    "export",
+    "export_onnx",
+    "get",
+    "list_models",
+    "prune",
+    "remove",
+    "where",
+]
 
 State = Literal["package", "here", "get", "hand", "damaged"]
 
@@ -259,7 +272,31 @@ def get(name: str, *, half: bool = False, force: bool = False, progress: Progres
     return add(name, str(file), gelu=plain_gelu, half=half, force=True, progress=progress)
 
 
-def export(name: str, file: Path, *, force: bool = False) -> int:
+def export_onnx(name: str, file: Path, *, half: bool = False, force: bool = False) -> list[Path]:
+    """Write a model as ONNX graphs: `NAME.onnx` and, beside it, those of proposals, regions and text.
+
+    In the folder of the model file, the graphs refer to the weights there instead of repeating them, and `detect` finds
+    them by the name of the model.
+
+    Returns:
+        The files.
+
+    Raises:
+        MissingError: The model, or the package onnx, is not installed.
+        OutputError: A file already exists or cannot be written.
+        UsageError: A network cannot be exported; the message names the operator.
+    """
+    from regionclip_cli.conversion.onnx_export import export_graphs
+
+    path = resolve(name)
+    taken = next((each for each in (graph_path(file, part) for part in get_args(GraphPart)) if each.exists()), None)
+    if taken is not None and not force:
+        raise OutputError(f"{taken} already exists.", "Use --force to overwrite it.")
+    beside = file.absolute() == path.with_suffix(ONNX).absolute()
+    return [graph.path for graph in export_graphs(path, file, half=half, share_weights=beside)]
+
+
+def export(name: str, file: Path, *, half: bool = False, force: bool = False) -> int:
     """Write the open_clip state dict of a model: image tower, text tower and logit scale.
 
     Returns:
@@ -271,6 +308,8 @@ def export(name: str, file: Path, *, force: bool = False) -> int:
     """
     from regionclip_cli.conversion.clip import export_open_clip
 
+    if half:
+        raise UsageError("--half is only available for .onnx files.")
     path = resolve(name)
     if file.exists() and not force:
         raise OutputError(f"{file} already exists.", "Use --force to overwrite it.")

@@ -6,17 +6,13 @@ images, which is all that "open vocabulary" asks of a detector.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regionclip_cli.errors import UsageError
+from regionclip_cli.recipe.scoring import FUSIONS, Fusion
 from regionclip_cli.registry import MODELS
-
-Fusion = Literal["logit", "sigmoid", "none"]
-FUSIONS: tuple[Fusion, ...] = ("logit", "sigmoid", "none")
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

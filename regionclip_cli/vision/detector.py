@@ -27,7 +27,7 @@ from regionclip_cli.vision.mask_head import RegionMaskHead, mask_loss, paste_mas
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource
 from regionclip_cli.vision.proposals.build import build_proposals
 from regionclip_cli.vision.region_encoder import RegionEncoder
-from regionclip_cli.vision.scoring import Scoring, as_scoring
+from regionclip_cli.vision.scoring import Scoring, as_scoring, select
 
 
 @MODELS.register_module()
@@ -252,7 +252,7 @@ class OpenVocabularyDetector(BaseDetector):
         scores = fuse(self.classifier.probabilities(regions), found.logits, self.scoring.fusion)
         if self.scoring.calibration is not None and found.logits is not None:
             scores = calibrate(scores, *self.scoring.calibration)
-        boxes, scores, labels, index = self.scoring.select(boxes, scores)
+        boxes, scores, labels, index = select(self.scoring, boxes, scores)
         across, down = sample.get("scale_factor", (1.0, 1.0))[:2]
         boxes = boxes / boxes.new_tensor([across, down, across, down])
         if "ori_shape" in sample:

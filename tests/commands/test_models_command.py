@@ -165,7 +165,7 @@ def test_add_replaces_only_with_force(capsys, clip_file):
         (["where", "nobody"], 5, "nobody"),
         (["export", "nobody", "x.pt"], 5, "nobody"),
         (["export", "regionclip-tiny", "toy.pt"], 2, "toy.pt"),
-        (["export", "regionclip-tiny", "x.onnx"], 2, "x.onnx"),
+        (["export", "regionclip-tiny", "x.tflite"], 2, "x.tflite"),
     ],
 )
 def test_errors_have_a_message_and_an_exit_code(capsys, clip_file, words, code, named):
@@ -284,7 +284,7 @@ def test_help_examples_run(capsys, monkeypatch, tmp_path):
 
     monkeypatch.setattr(models, "fetch_from_hub", from_hub)
     found = list(examples())
-    assert len(found) == 15
+    assert len(found) == 16
     for words in found:
         assert words[0] == "models"
         ended, _, err = run(capsys, *words[1:])

@@ -129,7 +129,7 @@ def test_given_boxes_are_named(detector: Detector) -> None:
 
 def test_a_bank_does_what_its_words_do(detector: Detector, tmp_path: Path) -> None:
     by_words = detector.detect(PICTURE)
-    encoder = detector._encoder
+    encoder = detector._engine.encoder
     ConceptBank(("cat", "dog"), encoder.encode(["cat", "dog"]), "toy", "plain").save(tmp_path / "bank.safetensors")
     assert same(detector.set_bank(tmp_path / "bank.safetensors").detect(PICTURE), by_words)
     with pytest.raises(UsageError, match="made by the model 'other'"):
@@ -141,7 +141,7 @@ def test_regions_can_be_embedded(detector: Detector) -> None:
     embeddings = detector.embed_regions(PICTURE, BOXES)
     assert embeddings.shape == (len(BOXES), 16)
     assert embeddings.dtype == torch.float32
-    words = torch.nn.functional.normalize(detector._encoder.encode(["cat"]), dim=-1)
+    words = torch.nn.functional.normalize(detector._engine.encoder.encode(["cat"]), dim=-1)
     cosine = torch.nn.functional.normalize(embeddings, dim=-1) @ words.T
     expected = torch.sigmoid(cosine[:, 0] / detector.card.temperature)  # softmax against the zero background
     found = detector.set_classes(["cat"]).detect(PICTURE, boxes=BOXES, conf=0, nms="off")
@@ -165,5 +165,5 @@ def test_half_precision_finds_nearly_the_same(detector: Detector) -> None:
     half = Detector(detector.path, device="cpu", dtype="bf16").set_classes(["cat", "dog"])
     one = detector.detect(PICTURE, boxes=BOXES, conf=0, nms="off")
     other = half.detect(PICTURE, boxes=BOXES, conf=0, nms="off")
-    assert half._model.backbone.visual.conv1.weight.dtype == torch.bfloat16
+    assert half._engine.model.backbone.visual.conv1.weight.dtype == torch.bfloat16
     assert np.abs(np.sort(one.scores) - np.sort(other.scores)).max() < 0.25

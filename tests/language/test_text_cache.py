@@ -6,20 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from regionclip_cli.hub.paths import text_cache_dir
 from regionclip_cli.language import text_cache
 from regionclip_cli.language.text_cache import TextCache
 
 
-def rows(count: int, first: int = 0) -> dict[str, torch.Tensor]:
-    return {f"phrase {i}": torch.full((8,), float(i)) for i in range(first, first + count)}
+def rows(count: int, first: int = 0) -> dict[str, np.ndarray]:
+    return {f"phrase {i}": np.full(8, float(i), np.float32) for i in range(first, first + count)}
 
 
-def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
-    return found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in expected)
+def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
+    return found.keys() == expected.keys() and all(np.array_equal(found[key], expected[key]) for key in expected)
 
 
 def test_what_is_put_comes_back(tmp_path: Path) -> None:
@@ -32,16 +32,19 @@ def test_what_is_put_comes_back(tmp_path: Path) -> None:
 
 
 def test_awkward_phrases(tmp_path: Path) -> None:
-    stored = {phrase: torch.randn(4) for phrase in ("🐱", "a'b\"; DROP TABLE embeddings; --", "x\x00y", " ", "é")}
+    stored = {
+        phrase: np.random.default_rng(0).normal(size=4).astype(np.float32)
+        for phrase in ("🐱", "a'b\"; DROP TABLE embeddings; --", "x\x00y", " ", "é")
+    }
     TextCache(tmp_path).put("a", stored)
     assert same(TextCache(tmp_path).get("a", list(stored)), stored)
 
 
 def test_the_last_value_counts(tmp_path: Path) -> None:
     cache = TextCache(tmp_path)
-    cache.put("a", {"cat": torch.zeros(2)})
-    cache.put("a", {"cat": torch.ones(2)})
-    assert same(cache.get("a", ["cat"]), {"cat": torch.ones(2)})
+    cache.put("a", {"cat": np.zeros(2, np.float32)})
+    cache.put("a", {"cat": np.ones(2, np.float32)})
+    assert same(cache.get("a", ["cat"]), {"cat": np.ones(2, np.float32)})
 
 
 def test_clear(tmp_path: Path) -> None:
@@ -84,7 +87,7 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, damage: str, caplog: pytest.
         }[damage]
     )
     found = TextCache(tmp_path).get("a", list(stored))
-    assert all(torch.equal(found[key], stored[key]) for key in found)
+    assert all(np.array_equal(found[key], stored[key]) for key in found)
     assert len(found) < len(stored)
     fresh = TextCache(tmp_path)
     for _ in range(2):  # The first write may be the one that finds the damage.
@@ -172,15 +175,16 @@ def test_the_oldest_rows_give_way(tmp_path: Path) -> None:
 
 
 _WRITER = """
-import sys, torch
+import sys
+import numpy as np
 from pathlib import Path
 from regionclip_cli.language.text_cache import TextCache
 cache, first = TextCache(Path(sys.argv[1])), int(sys.argv[2])
 for start in range(first, first + 400, 20):
-    some = {f"phrase {i}": torch.full((8,), float(i)) for i in range(start, start + 20)}
+    some = {f"phrase {i}": np.full(8, float(i), np.float32) for i in range(start, start + 20)}
     cache.put("a", some)
     found = cache.get("a", list(some))
-    if set(found) != set(some) or not all(torch.equal(found[key], some[key]) for key in some):
+    if set(found) != set(some) or not all(np.array_equal(found[key], some[key]) for key in some):
         sys.exit(f"lost something at {start}")
 """
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, cat, nn
 from torch.nn import functional
@@ -60,7 +61,7 @@ class DenseViT(Backbone):
         height, width = images.shape[-2:]
         x = v.conv1(functional.pad(images, (0, -width % self.stride, 0, -height % self.stride)))  # (B, c, h, w)
         h, w = x.shape[-2:]
-        class_token = v.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        class_token = v.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = cat([class_token, x.flatten(2).transpose(1, 2)], dim=1) + self._positions(h, w).to(x.dtype)  # (B, 1+h*w, c)
         x = v.ln_pre(x)
         *blocks, last = v.transformer.resblocks
@@ -94,8 +95,26 @@ class DenseViT(Backbone):
         if tuple(grid) == (h, w):
             return positions
         learned = positions[1:].float().T.unflatten(1, grid)[None]  # (1, c, gh, gw)
+        if torch.onnx.is_in_onnx_export():
+            resized = _cubic_weights(grid[0], h) @ learned @ _cubic_weights(grid[1], w).T
+            return cat([positions[:1], resized[0].flatten(1).T.to(positions.dtype)])
         resized = functional.interpolate(learned, size=(h, w), mode="bicubic", antialias=True, align_corners=False)
         return cat([positions[:1], resized[0].flatten(1).T.to(positions.dtype)])
+
+
+def _cubic_weights(size: int, target: int) -> Tensor:
+    """Return the weights (target, size) of antialiased bicubic resizing along one axis, as `interpolate` has them.
+
+    ONNX has no operator for it that torch's exporter knows.
+    """
+    cells = torch.arange(target)  # counted first, so that a traced size stays dynamic
+    step = torch.as_tensor(size / cells.shape[0])
+    width = step.clamp(min=1)
+    x = ((torch.arange(size) + 0.5)[None] - (cells[:, None] + 0.5) * step).abs() / width
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    return weights / weights.sum(dim=1, keepdim=True)
 
 
 def attend_to_self(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
