@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from regionclip_cli.vision.detector import OpenVocabularyDetector
 
-Family = Literal["resnet", "timm", "vit"]
+Family = Literal["resnet", "timm", "convnext", "vit"]
 
 DIM = 16
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
@@ -24,6 +24,11 @@ VISION: dict[Family, tuple[str, dict[str, Any], int]] = {
     "timm": (
         "regionclip-tiny",
         {"timm_model_name": "test_efficientnet", "timm_pool": "avg", "timm_proj": "linear", "image_size": 64},
+        48,
+    ),
+    "convnext": (
+        "clip-convnext-base",
+        {"timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "linear", "image_size": 64},
         48,
     ),
     "vit": ("clip-vit-b-32", {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 64}, 32),

@@ -117,7 +117,7 @@ class ProposalHead(nn.Module):
         else:
             head = source.rpn_head
             if isinstance(source, PixelRpn):
-                maps = source.backbone(source.prepare(inputs))
+                maps = source.backbone(source.prepare(inputs.float()))
                 logits, deltas = head(source.neck(maps) if source.neck is not None else maps)
             else:
                 logits, deltas = head((inputs,))

@@ -6,29 +6,35 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from toys import draw_shapes, write_toy_model
+from toys import DIM, draw_shapes, toy_clip, toy_state, write_toy_model
 
 from regionclip_cli import Detector
 from regionclip_cli.conversion.onnx_export import export_graphs
 from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.hub.graphs import graph_path
-from regionclip_cli.hub.model_card import fingerprint
+from regionclip_cli.hub.model_card import ModelCard, fingerprint
+from regionclip_cli.hub.model_file import write_model
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.inference.engines.sessions import Graph
 from regionclip_cli.language.tokenizer import tokenize
+from regionclip_cli.vision.proposals.build import build_proposals
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "mmdet", "mmengine", "mmcv", "open_clip", "timm", "supervision", "matplotlib")
+BARE = ("visual", "text")
 PARTS = ("trunk", "proposals", "regions", "text")
 NAMES = {"cat": "cat", "kettle": ["pot", "can"], "dog": "dog"}
 
 
-@pytest.fixture(scope="module", params=["resnet", "timm", "vit"])
+@pytest.fixture(scope="module", params=["resnet", "timm", "convnext", "vit"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a toy model with graphs beside it."""
     path = write_toy_model(tmp_path_factory.mktemp("model") / "toy.safetensors", request.param, conf=0.01)
@@ -36,9 +42,12 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return path
 
 
-def same_detections(model: Path | str, image: object, **options: object) -> int:
+def same_detections(model: Path | str, image: Any, distractors: Sequence[str] = ("bird",), **options: Any) -> int:
     """Compare both engines on an image and return the number of detections."""
-    one, other = (Detector(model, engine=name, device="cpu").set_classes(NAMES, ["bird"]) for name in ("torch", "onnx"))
+    names = NAMES if distractors else list(NAMES)
+    one, other = (
+        Detector(model, engine=engine, device="cpu").set_classes(names, distractors) for engine in ("torch", "onnx")
+    )
     found, expected = other.detect(image, **options), one.detect(image, **options)
     assert len(found) == len(expected)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
@@ -60,6 +69,50 @@ def test_toys_give_the_same_detections(exported: Path, size: tuple[int, int]) ->
 def test_given_boxes_give_the_same_scores(exported: Path) -> None:
     image, boxes, _ = draw_shapes(1)
     assert same_detections(exported, image, boxes=boxes, conf=0.0, nms="off") == 3 * len(boxes)
+
+
+HEADS: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, Any]]] = {
+    "box head": ({"box_head.weight": (4, DIM), "box_head.bias": (4,)}, {"parts": (*BARE, "proposals", "box_head")}),
+    "linear": (
+        {"classifier.train.weight": (4, DIM), "classifier.train.bias": (4,)},
+        {
+            "classifier": "linear",
+            "classes": ("cat", "kettle", "dog"),
+            "parts": (*BARE, "proposals", "classifier"),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_finetuned_heads_give_the_same_detections(head: str, tmp_path: Path) -> None:
+    shapes, card = HEADS[head]
+    rng = torch.Generator().manual_seed(0)
+    extra = {name: torch.randn(shape, generator=rng) / 5 for name, shape in shapes.items()}
+    path = write_toy_model(tmp_path / "toy.safetensors", extra=extra, **card)
+    export_graphs(path, path.with_suffix(".onnx"))
+    distractors = () if head == "linear" else ("bird",)
+    assert same_detections(path, draw_shapes(3)[0], distractors, conf=0.0, nms="off", max_dets=10_000) > 0
+
+
+def test_proposals_from_pixels_are_the_same(tmp_path: Path) -> None:
+    proposals = {"type": "rpn-c4", "max_proposals": 50}
+    torch.manual_seed(0)
+    source = build_proposals(proposals).state_dict()
+    state = toy_state(proposals=False) | {f"proposals.{name}": value for name, value in source.items()}
+    card = ModelCard(
+        name="c4",
+        backbone="clip-rn50",
+        clip=toy_clip(),
+        proposals=proposals,
+        parts=(*BARE, "proposals"),
+        templates="plain",
+        short_side=64,
+        max_side=128,
+    )
+    path = write_model(tmp_path / "c4.safetensors", card, state)
+    export_graphs(path, path.with_suffix(".onnx"))
+    assert same_detections(path, draw_shapes(3, 75, 131)[0], conf=0.0, nms="off", max_dets=10_000) > 0
 
 
 def test_packaged_model_gives_the_same_detections() -> None:
@@ -184,6 +237,14 @@ def test_batches(exported: Path) -> None:
 
 def test_images_of_any_size(exported: Path) -> None:
     detector = Detector(exported, engine="onnx").set_classes(["cat"])
-    for size in ((1, 1), (3, 300), (200, 2)):
+    for size in ((33, 40), (35, 300), (200, 34)):
         image = np.array(Image.new("RGB", size))
         assert len(detector.detect(image, short_side=0, conf=0.0)) >= 0
+
+
+def test_image_too_small_for_the_graph_is_one_error(tmp_path: Path) -> None:
+    path = write_toy_model(tmp_path / "toy.safetensors", "convnext")
+    export_graphs(path, path.with_suffix(".onnx"))
+    detector = Detector(path, engine="onnx").set_classes(["cat"])
+    with pytest.raises(UsageError, match=r"toy\.onnx"):
+        detector.detect(np.zeros((1, 1, 3), np.uint8), short_side=0)
