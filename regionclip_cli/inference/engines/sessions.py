@@ -35,7 +35,8 @@ class Graph:
         runtime = _runtime()
         options = runtime.SessionOptions()
         options.log_severity_level = 4
-        options.enable_cpu_mem_arena = False
+        # Idle threads of one graph would spin and take the cores from the next one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as err:
