@@ -49,6 +49,9 @@ def detect(
         str | None, _flag("proposals", "--proposals", panel=WORK, autocompletion=completion.installed_models)
     ] = _default("proposals"),
     short_side: Annotated[int | None, _flag("short_side", "--short-side", panel=WORK)] = _default("short_side"),
+    tiles: Annotated[int, _flag("tiles", "--tiles", panel=WORK)] = _default("tiles"),
+    overlap: Annotated[float, _flag("overlap", "--overlap", panel=WORK)] = _default("overlap"),
+    flip: Annotated[bool, _flag("flip", "--flip", metavar="", panel=WORK)] = _default("flip"),
     device: Annotated[str, _flag("device", "--device", panel=WORK, autocompletion=completion.devices)] = _default(
         "device"
     ),
@@ -81,6 +84,7 @@ def detect(
       regionclip detect kitchen.jpg --classes ball --not "orange,balloon"
       regionclip detect kitchen.jpg --classes names.txt --boxes boxes.json
       regionclip detect kitchen.jpg --concepts bank.safetensors --conf 0.3
+      regionclip detect aerial.tif --classes "car,boat" --tiles 640
       regionclip detect photos --classes cat --out results --resume
       cat kitchen.jpg | regionclip detect - --classes cat --json
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -15,6 +16,7 @@ from regionclip_cli.hub.model_card import ModelCard
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.inference.engines.choice import Engine, load_engine
 from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage, decide, prepare_image
+from regionclip_cli.inference.views import detect_views
 from regionclip_cli.language.class_names import Vocabulary, parse_classes
 from regionclip_cli.results.detections import ImageDetections
 
@@ -110,8 +112,9 @@ class Detector:
         Args:
             image: A path; a Pillow image; an array RGB uint8 (H, W, 3); a tensor RGB (3, H, W), uint8 or 0..1. Or a
                 list of them, which gives a list back.
-            options: What `regionclip detect` has as flags: `conf`, `iou`, `nms`, `max_dets`, `short_side`, `scoring`,
-                and `boxes`: (R, 4) xyxy in pixels to name instead of finding some (for a list of images, a list).
+            options: As the flags of `regionclip detect`: `conf`, `iou`, `nms`, `max_dets`, `short_side`, `scoring`,
+                `tiles`, `overlap`, `flip`; and `boxes`, (R, 4) xyxy in pixels, to classify instead of proposals (for a
+                list of images, a list).
 
         Raises:
             UsageError: No classes were set, or an option is unknown.
@@ -152,9 +155,11 @@ class Detector:
         return decide(self.card, **options)
 
     def look(self, images: Sequence[PreparedImage], inference: InferenceConfig) -> list[ImageDetections]:
-        """Find the classes in a batch of images, all with given boxes or all without."""
+        """Detect in a batch of images, all with given boxes or all without."""
         if not self.labels:
-            raise UsageError("The detector was not told what to look for.", "Call set_classes first.")
+            raise UsageError("The detector has no classes.", "Call set_classes first.")
+        if any(image.views is not None for image in images):
+            return [self._look_at_views(image, inference) for image in images]
         given = images[0].boxes is not None
         if not given and not self._engine.finds_boxes:
             raise MissingError(
@@ -162,6 +167,16 @@ class Detector:
                 "Give boxes (--boxes FILE), or a model that has one (--proposals NAME).",
             )
         return self._engine.detect(images, inference, self.labels)
+
+    def _look_at_views(self, image: PreparedImage, inference: InferenceConfig) -> ImageDetections:
+        plain = dataclasses.replace(inference, tiles=0, flip=False)
+        if image.views is None:
+            return self.look([image], plain)[0]
+
+        def detect(parts: Sequence[np.ndarray]) -> list[ImageDetections]:
+            return self.look([prepare_image(image.name, part, plain) for part in parts], plain)
+
+        return detect_views(image, inference, detect)
 
     @property
     def engine(self) -> str:

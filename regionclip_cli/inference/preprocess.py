@@ -1,4 +1,4 @@
-"""How an image is looked at: the settings of one call, and an image made ready for the network."""
+"""The settings of one call, and an image prepared for the network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 
 from regionclip_cli.data.boxes import GivenBoxes
 from regionclip_cli.data.resize import resize_array
+from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.model_card import ModelCard
+from regionclip_cli.inference.views import Views
 from regionclip_cli.recipe.scoring import Scoring, as_scoring
 from regionclip_cli.results.detections import ImageDetections
 
@@ -21,39 +23,64 @@ if TYPE_CHECKING:
 FALLBACK_CONF = 0.2
 """Score threshold of the default scoring where the model's card has none."""
 
+MIN_TILE = 32
+MAX_OVERLAP = 0.9
+
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """Settings of one look.
+    """Settings of one call.
 
     Attributes:
         scoring: How detections are scored and selected.
-        short_side: Shorter side of the network's input in pixels; 0 leaves images as they are.
-        long_side: Limit of the longer side in pixels.
+        short_side: Shorter side of the network's input in pixels; 0 keeps the original size.
+        long_side: Maximum of the longer side in pixels.
+        tiles: Side in pixels of overlapping tiles that are detected besides the whole image; 0 for none.
+        overlap: Fraction of a tile's side that neighbouring tiles share at least.
+        flip: Whether the mirror image of each view is detected too.
     """
 
     scoring: Scoring
     short_side: int
     long_side: int
+    tiles: int = 0
+    overlap: float = 0.2
+    flip: bool = False
 
 
-def decide(card: ModelCard, scoring: str = "default", short_side: int | None = None, **changes: Any) -> InferenceConfig:
-    """Fill in what the user left open: from the scoring preset, and from what the model's card recommends.
+def decide(
+    card: ModelCard,
+    scoring: str = "default",
+    short_side: int | None = None,
+    tiles: int = 0,
+    overlap: float = 0.2,
+    flip: bool = False,
+    **changes: Any,
+) -> InferenceConfig:
+    """Complete the settings with those of the scoring preset and of the model's card.
 
     Args:
-        card: Of the model.
+        card: The model's card.
         scoring: Name of a preset.
-        short_side: In pixels; None is the card's.
-        changes: Fields of `Scoring`; None leaves one as the preset or the card has it.
+        short_side: In pixels; None for the card's.
+        tiles: See `InferenceConfig`.
+        overlap: See `InferenceConfig`.
+        flip: See `InferenceConfig`.
+        changes: Fields of `Scoring`; None keeps the value of the preset or the card.
 
     Raises:
-        UsageError: Unknown preset or field.
+        UsageError: A preset or field is unknown, or tiles are too small or overlap entirely.
     """
+    if tiles and tiles < MIN_TILE:
+        raise UsageError(f"Tiles must have a side of at least {MIN_TILE} pixels, not {tiles}.")
+    if not 0 <= overlap <= MAX_OVERLAP:
+        raise UsageError(f"The overlap of tiles must be between 0 and {MAX_OVERLAP}, not {overlap}.")
     base = as_scoring(scoring)
     if scoring == "default":
         base = base.replace(conf=FALLBACK_CONF if card.conf is None else card.conf, calibration=card.calibration)
     chosen = base.replace(**{name: value for name, value in changes.items() if value is not None})
-    return InferenceConfig(chosen, card.short_side if short_side is None else short_side, card.max_side)
+    side = card.short_side if short_side is None else short_side
+    return InferenceConfig(chosen, side, card.max_side, tiles, overlap, flip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +88,14 @@ class PreparedImage:
     """An image at the network's size.
 
     Attributes:
-        name: Of the image.
-        height: Of the original in pixels.
-        width: Of the original in pixels.
+        name: Name of the image.
+        height: Original height in pixels.
+        width: Original width in pixels.
         planes: RGB uint8 (3, h, w).
         scale: Factors (x, y) from original to network pixels.
-        boxes: Given boxes in original pixels, or None when they are to be found.
-        pixels: The original, RGB uint8 (H, W, 3), where a writer draws on it.
+        boxes: Given boxes in original pixels, or None to use proposals.
+        pixels: The original, RGB uint8 (H, W, 3), if a writer needs it.
+        views: Tiles and mirror images to detect instead of the image alone, or None.
     """
 
     name: str
@@ -77,6 +105,7 @@ class PreparedImage:
     scale: tuple[float, float]
     boxes: GivenBoxes | None = None
     pixels: np.ndarray | None = None
+    views: Views | None = None
 
     def tensor(self) -> Tensor:
         """Return the planes as a tensor uint8 (3, h, w)."""
@@ -126,12 +155,18 @@ def prepare_image(
     """Resize an image RGB uint8 (H, W, 3) for the network.
 
     Args:
-        name: Of the image.
+        name: Name of the image.
         pixels: The original.
         inference: Settings.
         boxes: Given boxes in original pixels.
         keep: Whether the original pixels are needed afterwards.
+
+    Raises:
+        UsageError: Boxes are given, and tiles or mirror images are asked for.
     """
+    if boxes is not None and (inference.tiles or inference.flip):
+        raise UsageError("Given boxes cannot be combined with tiles or flips.")
     planes, scale = resize_array(pixels, inference.short_side, inference.long_side)
     height, width = pixels.shape[:2]
-    return PreparedImage(name, height, width, planes, scale, boxes, pixels if keep else None)
+    views = Views.of(pixels, inference)
+    return PreparedImage(name, height, width, planes, scale, boxes, pixels if keep else None, views)

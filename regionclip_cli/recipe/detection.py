@@ -48,6 +48,13 @@ class DetectSettings(BaseModel):
     short_side: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Resize the shorter image side to this many pixels; 0 keeps the size (default: the model's)."
     )
+    tiles: Annotated[int, Field(ge=0)] = Field(
+        0, description="Also detect in overlapping tiles of this side in pixels, for small objects; 0 disables."
+    )
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = Field(
+        0.2, description="Minimum overlap of neighbouring tiles, as a fraction of their side."
+    )
+    flip: bool = Field(False, description="Also detect in the mirrored image (test-time augmentation).")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps; auto selects the fastest available.")
     engine: Literal["auto", "torch", "onnx"] = Field(
         "auto", description="torch or onnx; auto is onnx for models with ONNX graphs on a CPU."
@@ -77,6 +84,8 @@ class DetectSettings(BaseModel):
     def _fits_together(self) -> DetectSettings:
         if self.classes is not None and self.concepts is not None:
             raise ValueError("classes and concepts cannot be combined; give one of them")
+        if self.boxes is not None and (self.tiles or self.flip):
+            raise ValueError("boxes cannot be combined with tiles or flip")
         if self.resume and self.json_lines and self.out is None:
             raise ValueError("resuming requires written results; add --out")
         if self.resume and "-" in self.inputs:

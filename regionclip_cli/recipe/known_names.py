@@ -9,7 +9,8 @@ from regionclip_cli.recipe.errors import Key
 from regionclip_cli.recipe.schema import Recipe
 
 CAPTION_FORMS = ("jsonl", "coco-captions", "tsv", "webdataset", "text", "scenes")
-DETECTION_FORMS = ("coco", "lvis", "scenes")
+OTHER_FORMATS = ("voc", "yolo", "cvat", "label-studio", "openimages")
+DETECTION_FORMS = ("coco", "lvis", *OTHER_FORMATS, "scenes")
 
 
 def unknown_names(recipe: Recipe) -> Iterator[tuple[Key, str]]:

@@ -39,10 +39,14 @@ class CaptionData(Section):
 class DetectionData(Section):
     """A dataset of images with boxes and classes."""
 
-    dataset: str = Field("coco", description="Annotation format: coco, lvis, scenes, or a plugin's dataset.")
-    annotations: str | None = Field(None, description="Annotation file (JSON).")
-    images: str | None = Field(None, description="Image folder.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Options of a plugin's dataset.")
+    dataset: str = Field(
+        "coco", description="Annotation format: coco, lvis, voc, yolo, cvat, label-studio, openimages, or a plugin's."
+    )
+    annotations: str | None = Field(None, description="Annotation file, or for voc the folder of XML files.")
+    images: str | None = Field(None, description="Image folder (default for voc and yolo: as the annotations state).")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of a plugin's dataset, or openimages' `names` file."
+    )
     lenient: bool = Field(False, description="Skip invalid entries of the annotation file.")
     limit: Count | None = Field(None, description="Use only the first N images.")
 

@@ -167,6 +167,9 @@ def run(settings: DetectSettings, progress: Progress | None = None, emit: Emit |
         inference = detector.decide(
             scoring=settings.scoring,
             short_side=settings.short_side,
+            tiles=settings.tiles,
+            overlap=settings.overlap,
+            flip=settings.flip,
             conf=settings.conf,
             iou=settings.iou,
             nms=settings.nms,
@@ -335,7 +338,11 @@ def _set_classes(
 def _about(settings: DetectSettings, detector: Detector, inference: InferenceConfig) -> dict[str, Any]:
     """Return what decides the results, for `run.json`."""
     given = settings.model_dump(mode="json", include={"classes", "distractors", "concepts", "boxes", "proposals"})
-    size = {"short_side": inference.short_side, "long_side": inference.long_side}
+    size: dict[str, Any] = {"short_side": inference.short_side, "long_side": inference.long_side}
+    if inference.tiles:
+        size |= {"tiles": inference.tiles, "overlap": inference.overlap}
+    if inference.flip:
+        size |= {"flip": True}
     scoring = {key: value for key, value in vars(inference.scoring).items() if value is not None}
     model = {"model": detector.card.name, "fingerprint": detector.fingerprint}
     return {"version": __version__, **model, "labels": list(detector.labels), **given, **size, **scoring}

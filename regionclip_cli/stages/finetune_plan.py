@@ -91,7 +91,7 @@ def make_plan(recipe: Recipe) -> Plan:
             f"A proposal network of type {own.proposals.get('type')!r} cannot be fine-tuned with the detector.",
             "Only a head on the model's own backbone can; set finetune.train_proposals: false.",
         )
-    whole = open_detection_set(recipe.data.train)
+    whole = open_detection_set(recipe.data.train, "train")
     classes = learned_classes(whole, settings.split)
     train = with_objects(whole if classes == whole.classes else whole.subset(classes))
     if settings.mask_head and train[0].segmentation is None:

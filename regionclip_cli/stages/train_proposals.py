@@ -219,7 +219,7 @@ def _open(recipe: Recipe) -> tuple[ProposalsSection, DetectionSet]:
             f"The weights file {settings.init} does not exist (proposals.init).",
             "Download ResNet-50 weights from torchvision or timm, or omit the setting to start from random weights.",
         )
-    whole = open_detection_set(recipe.data.train)
+    whole = open_detection_set(recipe.data.train, "train")
     classes = learned_classes(whole, settings.split)
     return settings, with_objects(whole if classes == whole.classes else whole.subset(classes))
 

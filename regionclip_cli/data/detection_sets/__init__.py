@@ -1,6 +1,6 @@
-"""Images with boxes and classes: COCO and LVIS files, drawn scenes, and the sets of plugins.
+"""Images with boxes and classes: annotation files of common formats, drawn scenes, and datasets of plugins.
 
-`open_detection_set` opens one. Everything is checked when it is opened, and what is wrong is told entry by entry.
+`open_detection_set` opens one. Every entry is checked then, and invalid ones are reported one by one.
 """
 
 from __future__ import annotations
@@ -11,16 +11,21 @@ from typing import Literal
 from regionclip_cli.data.detection_sets.detection_set import DetectionImage, DetectionSet
 from regionclip_cli.errors import UsageError
 from regionclip_cli.files import user_path
+from regionclip_cli.recipe.known_names import OTHER_FORMATS
 from regionclip_cli.recipe.schema import DetectionData
 
 __all__ = ["DetectionImage", "DetectionSet", "open_detection_set"]
 
 STYLES: Mapping[str, Literal["coco", "lvis"]] = {"coco": "coco", "lvis": "lvis"}
-"""The forms of annotation files, which are also the protocols that score them."""
+"""Annotation formats that are also evaluation protocols."""
 
 
-def open_detection_set(data: DetectionData) -> DetectionSet:
+def open_detection_set(data: DetectionData, part: Literal["train", "val"] = "val") -> DetectionSet:
     """Open a set of images with boxes.
+
+    Args:
+        data: The settings.
+        part: Part of a YOLO dataset, whose `data.yaml` describes both.
 
     Images keep the order of the file; `data.limit` takes the first so many whose file is there. A box may leave its
     image by less than a pixel, which is clipped; crowds are kept and marked. Without `data.images` the set has no
@@ -41,6 +46,10 @@ def open_detection_set(data: DetectionData) -> DetectionSet:
         folder = None if data.images is None else user_path(data.images)
         annotations = user_path(data.annotations)
         return open_coco(annotations, folder, STYLES[data.dataset], data.lenient, data.limit)
+    if data.dataset in OTHER_FORMATS:
+        from regionclip_cli.data.detection_sets.coco_files import open_other
+
+        return open_other(data, part)
     from regionclip_cli.data.detection_sets.records import open_records
 
     return open_records(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -38,6 +38,7 @@ class Raw:
         indices: The place of each annotation in the file's list, for messages.
         absent: neg_category_ids, as pairs of image id and category id.
         partial: not_exhaustive_category_ids, likewise.
+        describe: Returns what messages call an annotation, by its value in `indices`.
     """
 
     image_ids: array[int] = field(default_factory=lambda: array("q"))
@@ -56,6 +57,7 @@ class Raw:
     indices: array[int] = field(default_factory=lambda: array("q"))
     absent: array[int] = field(default_factory=lambda: array("q"))
     partial: array[int] = field(default_factory=lambda: array("q"))
+    describe: Callable[[int], str] = "annotations[{}]".format
 
 
 def read_annotations(path: Path, style: Style, problems: Problems) -> Raw:

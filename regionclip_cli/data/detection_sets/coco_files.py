@@ -10,9 +10,12 @@ import numpy as np
 from regionclip_cli.data.detection_sets.annotations import Raw, Style, read_annotations, read_segmentations
 from regionclip_cli.data.detection_sets.class_names import lvis_words
 from regionclip_cli.data.detection_sets.detection_set import Columns, DetectionSet, Lists, Segmentation
+from regionclip_cli.data.detection_sets.other_formats import READERS, Part, Request, check_options, collect
 from regionclip_cli.data.detection_sets.validation import Problems
 from regionclip_cli.errors import InputError, MissingError, UsageError
+from regionclip_cli.files import user_path
 from regionclip_cli.language import vocabularies
+from regionclip_cli.recipe.schema import DetectionData
 
 OVERHANG = 1.0
 """Pixels that a box may reach beyond its image: annotation tools round. It is clipped then."""
@@ -27,12 +30,14 @@ class FileSource:
         folder: The folder of images; None when no pixels are needed.
         files: Path of each image below the folder.
         spans: (N, 2) int64, byte offsets of each annotation in the file.
+        segmented: Whether the file can have segmentations.
     """
 
     annotations: Path
     folder: Path | None
     files: tuple[str, ...]
     spans: np.ndarray
+    segmented: bool = True
 
     def path(self, image: int) -> Path | None:
         """Return the file of an image."""
@@ -54,6 +59,8 @@ class FileSource:
 
     def segmentations(self, annotations: np.ndarray) -> list[Segmentation] | None:
         """Return the segmentations of annotations; None when none of them has one."""
+        if not self.segmented:
+            return None
         found = read_segmentations(self.annotations, self.spans[annotations])
         return found if any(each is not None for each in found) or not found else None
 
@@ -62,6 +69,36 @@ def open_coco(path: Path, folder: Path | None, style: Style, lenient: bool, limi
     """Open a COCO or LVIS file; see `open_detection_set`."""
     problems = Problems(path)
     raw = read_annotations(path, style, problems)
+    return _detection_set(raw, path, folder, style, lenient, limit, problems)
+
+
+def open_other(data: DetectionData, part: Part) -> DetectionSet:
+    """Open annotations in one of `other_formats.READERS`; see `open_detection_set`."""
+    if data.annotations is None:
+        raise UsageError(f"The dataset format {data.dataset} needs annotations.", "Name them with --annotations.")
+    path = user_path(data.annotations)
+    if not path.exists():
+        raise MissingError(f"There is no file or folder {path}.", "Check --annotations.")
+    problems = Problems(path)
+    folder = None if data.images is None else user_path(data.images)
+    if folder is not None and not folder.is_dir():
+        raise MissingError(f"There is no image folder {folder}.", "Check --images.")
+    check_options(data.dataset, data.options)
+    found = READERS[data.dataset](Request(path, folder, part, data.options, problems))
+    raw = collect(found, problems)
+    return _detection_set(raw, path, found.folder, "coco", data.lenient, data.limit, problems, segmented=False)
+
+
+def _detection_set(
+    raw: Raw,
+    path: Path,
+    folder: Path | None,
+    style: Style,
+    lenient: bool,
+    limit: int | None,
+    problems: Problems,
+    segmented: bool = True,
+) -> DetectionSet:
     if not raw.categories:
         problems.settle(lenient)
         raise UsageError(f"{path} has no categories.")
@@ -73,7 +110,7 @@ def open_coco(path: Path, folder: Path | None, style: Style, lenient: bool, limi
     columns = _columns(raw, kept, np.array(category_ids), problems)
     problems.settle(lenient)
     frequencies = _frequencies(raw, category_ids, names) if style == "lvis" else None
-    source = FileSource(path, folder, tuple(files), np.array(raw.spans, np.int64).reshape(-1, 2))
+    source = FileSource(path, folder, tuple(files), np.array(raw.spans, np.int64).reshape(-1, 2), segmented)
     return DetectionSet(
         name=path.name,
         style=style,
@@ -127,7 +164,7 @@ def _columns(raw: Raw, kept: np.ndarray, category_ids: np.ndarray, problems: Pro
         for row in np.flatnonzero(wrong & fine).tolist():
             values = {"image": owner[row], "category": category[row], "box": _round(xywh[row])}
             values["size"] = " x ".join(map(str, sizes[image[row]])) if image[row] >= 0 else ""
-            problems.add(f"annotations[{raw.indices[row]}] (id {ids[row]}) {say.format(**values)}.")
+            problems.add(f"{raw.describe(raw.indices[row])} (id {ids[row]}) {say.format(**values)}.")
         fine[wrong] = False
 
     # What hangs on an entry that was left out goes with it, and is not told again.
