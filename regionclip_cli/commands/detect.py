@@ -84,7 +84,7 @@ def detect(
       regionclip detect kitchen.jpg --classes ball --not "orange,balloon"
       regionclip detect kitchen.jpg --classes names.txt --boxes boxes.json
       regionclip detect kitchen.jpg --concepts bank.safetensors --conf 0.3
-      regionclip detect aerial.tif --classes "car,boat" --tiles 640
+      regionclip detect photos -r --classes "car,boat" --tiles 640
       regionclip detect photos --classes cat --out results --resume
       cat kitchen.jpg | regionclip detect - --classes cat --json
     """
