@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import product
@@ -79,6 +80,31 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 part.unlink()
             raise
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a `.part` path to write to; move it to `path` when the block ends well, remove it otherwise.
+
+    Raises:
+        OutputError: For anything the operating system refuses, with what it said.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        mode = part.stat().st_mode
+        yield part
+        part.chmod(mode)  # safetensors makes files that only their owner may read
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as err:
+        hint = "Free some space and try again." if err.errno == errno.ENOSPC else ""
+        raise OutputError(f"{path} cannot be written: {err.strerror or err}.", hint) from err
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def is_name_too_long(err: OutputError) -> bool:

@@ -18,9 +18,9 @@ from regionclip_cli import plugins
 from regionclip_cli.conversion.architecture import recognise_tower
 from regionclip_cli.conversion.shapes import COUNTER, Shapes, check, clip_shapes
 from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.files import whole_file
 from regionclip_cli.hub.backbones import BACKBONES
 from regionclip_cli.hub.model_card import ModelCard, read_card
-from regionclip_cli.hub.model_file import whole_file
 from regionclip_cli.vision.backbones.build import clip_config
 
 CLIP = "clip."

@@ -30,9 +30,9 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.files import whole_file
 from regionclip_cli.hub.graphs import GRAPH_KEY, GRAPH_VERSION, GraphFacts, ProposalFacts, graph_path
 from regionclip_cli.hub.model_card import METADATA_KEY, ModelCard, fingerprint, read_header
-from regionclip_cli.hub.model_file import whole_file
 from regionclip_cli.language.text_tower import TextTower, load_text_tower
 from regionclip_cli.vision.backbones.base import Backbone
 from regionclip_cli.vision.detector import OpenVocabularyDetector

@@ -13,9 +13,8 @@ from regionclip_cli.data.boxes import BoxFile, read_boxes
 from regionclip_cli.data.detection_sets import DetectionSet, open_detection_set
 from regionclip_cli.errors import MissingError, UsageError, did_you_mean
 from regionclip_cli.evaluation.task import GROUND_TRUTH, PROPOSALS, Task, build_task, class_name_warnings
-from regionclip_cli.files import user_path
+from regionclip_cli.files import user_path, whole_file
 from regionclip_cli.hub.model_card import fingerprint, read_card
-from regionclip_cli.hub.model_file import whole_file
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.recipe.schema import DetectionData, EvaluateSection, Recipe
 from regionclip_cli.runs.folder import RunFolder

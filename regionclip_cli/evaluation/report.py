@@ -17,7 +17,7 @@ from regionclip_cli.evaluation.matching import IOU, assign, iou
 from regionclip_cli.evaluation.metrics import EvalResult, Scores
 from regionclip_cli.evaluation.predictions import ImagePrediction
 from regionclip_cli.evaluation.tables import describe, result_table
-from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.files import whole_file
 from regionclip_cli.results.html.content import ClassRow, Confusion, Curve, Marked, ReportContent, WorstImage
 from regionclip_cli.results.html.evaluation_page import write_report
 from regionclip_cli.runs.progress import Progress

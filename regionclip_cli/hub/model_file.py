@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
 import struct
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from regionclip_cli.errors import OutputError
+from regionclip_cli.files import whole_file
 from regionclip_cli.hub.model_card import ModelCard
 
 
@@ -58,28 +55,3 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
             text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode()
             file.seek(8)
             file.write(text.ljust(length))  # the format pads headers with spaces
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a `.part` path to write to; move it to `path` when the block ends well, remove it otherwise.
-
-    Raises:
-        OutputError: For anything the operating system refuses, with what it said.
-    """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        mode = part.stat().st_mode
-        yield part
-        part.chmod(mode)  # safetensors makes files that only their owner may read
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as err:
-        hint = "Free some space and try again." if err.errno == errno.ENOSPC else ""
-        raise OutputError(f"{path} cannot be written: {err.strerror or err}.", hint) from err
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def copy(recipe: str | Path, to: Path | None = None) -> list[Path]:
         UsageError: There is no such recipe, or something is there already.
         OutputError: The disk refuses.
     """
-    from regionclip_cli.hub.model_file import whole_file
+    from regionclip_cli.files import whole_file
     from regionclip_cli.recipe.loader import find_recipe
 
     file = find_recipe(recipe)

@@ -34,7 +34,7 @@ def write_resolved(recipe: Recipe, path: Path) -> None:
     Raises:
         OutputError: The disk refuses.
     """
-    from regionclip_cli.hub.model_file import whole_file
+    from regionclip_cli.files import whole_file
 
     with whole_file(path) as part:
         part.write_text(f"# Every setting of a run, as it was used.\n{dump(recipe)}", encoding="utf-8")

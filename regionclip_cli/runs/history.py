@@ -104,7 +104,7 @@ class RunBook:
             OutputError: The disk refuses.
             UsageError: The file is there and holds something else.
         """
-        from regionclip_cli.hub.model_file import whole_file
+        from regionclip_cli.files import whole_file
 
         runs, entry, same = self.read(), asdict(record), ("stage", "process", "started")
         known = next((n for n, run in enumerate(runs) if all(run.get(key) == entry[key] for key in same)), len(runs))

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from regionclip_cli.errors import RegionClipError, UsageError
-from regionclip_cli.files import numbered, user_path
-from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.files import numbered, user_path, whole_file, writing
 from regionclip_cli.hub.store import resolve
 from regionclip_cli.recipe.resolved import present, settings_of
 from regionclip_cli.recipe.schema import Recipe
@@ -201,8 +200,6 @@ class Ledger:
         held = [path for path in self._folder.outputs(stage) if os.path.lexists(path)]
         if not held:
             return None
-        from regionclip_cli.files import writing
-
         number = 1
         while (self._folder.path / EARLIER / f"{stage}-{number}").exists():
             number += 1

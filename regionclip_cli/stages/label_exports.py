@@ -14,7 +14,7 @@ from regionclip_cli.data.pixels import decode
 from regionclip_cli.data.region_labels import LabelManifest, RegionLabels
 from regionclip_cli.data.region_labels.store import is_there, read_index, read_rows
 from regionclip_cli.errors import InputError, UsageError, did_you_mean
-from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.files import whole_file
 from regionclip_cli.results.detections import ImageRecord
 from regionclip_cli.results.html.region_page import PageImage, PageRegion, write_region_page
 from regionclip_cli.results.records import Records

@@ -19,8 +19,7 @@ from mmengine.hooks import Hook
 from torch import Tensor, nn
 
 from regionclip_cli.errors import OutputError, UsageError
-from regionclip_cli.files import parsing
-from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.files import parsing, whole_file
 from regionclip_cli.training.ema import Average
 from regionclip_cli.vision import distributed
 

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 from small_disk import small_disk
 
 from regionclip_cli.errors import MissingError, OutputError, UsageError
+from regionclip_cli.files import whole_file
 from regionclip_cli.hub.model_card import ModelCard, fingerprint, read_card
-from regionclip_cli.hub.model_file import whole_file, write_model
+from regionclip_cli.hub.model_file import write_model
 
 CARD = ModelCard(name="toy", backbone="clip-rn50", parts=("visual", "text"), clip={"embed_dim": 4}, conf=0.2)
 

@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from regionclip_cli.errors import InputError, MissingError, OutputError, UsageError, did_you_mean
-from regionclip_cli.files import numbered, user_path
-from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.files import numbered, user_path, whole_file
 from regionclip_cli.hub.paths import cache_dir
 
 

@@ -18,7 +18,7 @@ from regionclip_cli.data.detection_sets.validation import Wrong, entry, text, wh
 from regionclip_cli.data.json_stream import Element, stream_json
 from regionclip_cli.data.splits import Split, left_out_of, read_split
 from regionclip_cli.errors import UsageError
-from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.files import whole_file
 
 PARTS = ("all", "b", "t")
 _WORDS = {"b": "seen", "t": "unseen"}

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from regionclip_cli.errors import MissingError, OutputError, UsageError
-from regionclip_cli.files import parsing
-from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.files import parsing, whole_file
 
 
 class RegionLabel(NamedTuple):

@@ -25,7 +25,7 @@ from regionclip_cli.data.region_labels.format import (
     read_manifest,
 )
 from regionclip_cli.errors import MissingError, UsageError
-from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.files import whole_file
 
 ENTRY = np.dtype([("hash", "<u8"), ("start", "<i8"), ("failed", "?")])
 

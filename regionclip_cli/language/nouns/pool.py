@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from regionclip_cli.errors import UsageError
-from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.files import whole_file
 from regionclip_cli.language.class_names import parse_classes
 from regionclip_cli.language.nouns import NounParser, is_concept, make_parser
 

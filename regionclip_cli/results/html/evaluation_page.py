@@ -26,7 +26,7 @@ def write_report(path: Path, content: ReportContent, images: Iterable[WorstImage
     """
     from jinja2 import Environment, StrictUndefined
 
-    from regionclip_cli.hub.model_file import whole_file
+    from regionclip_cli.files import whole_file
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _number

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from regionclip_cli.hub.model_file import whole_file
+from regionclip_cli.files import whole_file
 from regionclip_cli.results.drawing import PALETTE
 from regionclip_cli.results.html.embedding import embedded
 
