@@ -71,6 +71,27 @@ class Exported:
     size: int
 
 
+@dataclass(frozen=True)
+class _Network:
+    """A part of a detector to be traced.
+
+    Attributes:
+        part: trunk, proposals, regions or text.
+        module: The network.
+        inputs: Example inputs.
+        input_names: Names of the graph's inputs.
+        output_names: Names of its outputs.
+        axes: Names of the dynamic axes of inputs and outputs.
+    """
+
+    part: str
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    input_names: Sequence[str]
+    output_names: Sequence[str]
+    axes: Mapping[str, Mapping[int, str]]
+
+
 class Trunk(nn.Module):
     """Images (B, 3, H, W) uint8 RGB to the distinct maps (B, c, h, w) that later graphs read."""
 
@@ -306,13 +327,13 @@ def export_graphs(path: Path, target: Path, *, half: bool = False, share_weights
     )
     spatial = {0: "batch", 2: "height", 3: "width"}
     sizes = {name: {0: "batch", 2: f"{name}_height", 3: f"{name}_width"} for name in trunk.names}
-    writer.write("trunk", trunk, (images,), ["images"], trunk.names, {"images": spatial, **sizes})
+    writer.write(_Network("trunk", trunk, (images,), ["images"], trunk.names, {"images": spatial, **sizes}))
     by_name = dict(zip(trunk.names, maps, strict=True))
     if proposals is not None:
         inputs = by_name["features"] if on_trunk else images
         axes = {proposals.reads: spatial, "boxes": {0: "batch", 1: "boxes"}, "logits": {0: "batch", 1: "boxes"}}
         names = ["boxes", "logits", "levels"]
-        writer.write("proposals", ProposalHead(source), (inputs,), [proposals.reads], names, axes)
+        writer.write(_Network("proposals", ProposalHead(source), (inputs,), [proposals.reads], names, axes))
 
     regions = Regions(detector, grids)
     boxes = torch.tensor([[8.0, 16, 90, 100], [40, 8, 200, 150], [100, 60, 130, 90]])
@@ -323,7 +344,7 @@ def export_graphs(path: Path, target: Path, *, half: bool = False, share_weights
     axes = {"boxes": {0: "regions"}, "image": {0: "regions"}, **{name: {0: "regions"} for name in regions.names}}
     axes |= {name: sizes[name] for name in writer.facts.grids}
     inputs_of = ["boxes", "image", *writer.facts.grids]
-    writer.write("regions", regions, (boxes, index, *read), inputs_of, regions.names, axes)
+    writer.write(_Network("regions", regions, (boxes, index, *read), inputs_of, regions.names, axes))
 
     if "text" in card.parts:
         tower = load_text_tower(path, card)
@@ -333,7 +354,7 @@ def export_graphs(path: Path, target: Path, *, half: bool = False, share_weights
             update={"context_length": tower.context_length, "cut_prompts": bool(tower.clip.attn_mask is not None)}
         )
         axes = {"tokens": {0: "prompts", 1: "length"}, "embeddings": {0: "prompts"}}
-        writer.write("text", Text(tower), (tokens,), ["tokens"], ["embeddings"], axes)
+        writer.write(_Network("text", Text(tower), (tokens,), ["tokens"], ["embeddings"], axes))
     return writer.written
 
 
@@ -368,27 +389,19 @@ class _Writer:
         self.written: list[Exported] = []
         self._stored: dict[tuple[tuple[int, ...], str], tuple[str, int, int]] = _stored_weights(path) if share else {}
 
-    def write(
-        self,
-        part: str,
-        module: nn.Module,
-        inputs: tuple[Tensor, ...],
-        input_names: Sequence[str],
-        output_names: Sequence[str],
-        axes: Mapping[str, Mapping[int, str]],
-    ) -> None:
-        """Trace a module and write the graph of a part."""
+    def write(self, network: _Network) -> None:
+        """Trace a network and write its graph."""
         onnx = _onnx()
-        graph = onnx.load_from_string(_traced(part, module.eval(), inputs, input_names, output_names, axes))
+        graph = onnx.load_from_string(_traced(network))
         self._place_weights(graph)
         graph.producer_name = "regionclip"
-        facts = self.facts.model_copy(update={"part": part})
+        facts = self.facts.model_copy(update={"part": network.part})
         metadata = {METADATA_KEY: self.card.model_dump_json(), GRAPH_KEY: facts.model_dump_json()}
         onnx.helper.set_model_props(graph, metadata)
-        path = graph_path(self.target, part)
+        path = graph_path(self.target, network.part)
         with whole_file(path) as unfinished:
             unfinished.write_bytes(graph.SerializeToString())
-        self.written.append(Exported(path, part, path.stat().st_size))
+        self.written.append(Exported(path, network.part, path.stat().st_size))
 
     def _place_weights(self, model: Any) -> None:
         """Move weights to where they are stored: the model file, or float16 in the graph."""
@@ -441,15 +454,8 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _traced(
-    part: str,
-    module: nn.Module,
-    inputs: tuple[Tensor, ...],
-    input_names: Sequence[str],
-    output_names: Sequence[str],
-    axes: Mapping[str, Mapping[int, str]],
-) -> bytes:
-    """Return the ONNX model of a module.
+def _traced(network: _Network) -> bytes:
+    """Return the ONNX model of a network.
 
     Raises:
         UsageError: It has an operator that ONNX lacks; the message names it.
@@ -459,12 +465,12 @@ def _traced(
         warnings.simplefilter("ignore")  # of the tracer, about sizes that do not depend on the image
         try:
             torch.onnx.export(
-                module,
-                inputs,
+                network.module.eval(),
+                network.inputs,
                 buffer,  # type: ignore[arg-type]
-                input_names=list(input_names),
-                output_names=list(output_names),
-                dynamic_axes=axes,
+                input_names=list(network.input_names),
+                output_names=list(network.output_names),
+                dynamic_axes=network.axes,
                 opset_version=OPSET,
                 do_constant_folding=False,
                 dynamo=False,
@@ -472,7 +478,9 @@ def _traced(
         except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError) as err:
             operator = re.search(r"'?(\w+::\w+)'?", str(err))
             what = f"the operator {operator[1]}" if operator else (str(err).strip().splitlines() or ["unknown"])[0]
-            raise UsageError(f"The {part} network cannot be exported to ONNX: {what} is not supported.") from err
+            raise UsageError(
+                f"The {network.part} network cannot be exported to ONNX: {what} is not supported."
+            ) from err
     return buffer.getvalue()
 
 

@@ -35,6 +35,9 @@ _DAMAGE = (
 )  # fmt: skip
 """What Pillow's decoders raise on damaged files, fuzzing included."""
 
+_ORIENTATION = 0x0112
+"""EXIF tag; values from 5 on swap width and height."""
+
 _opening = threading.Lock()
 
 
@@ -118,12 +121,18 @@ def _open(data: bytes) -> Image:
             pillow.MAX_IMAGE_PIXELS = limit
 
 
+def upright_size(image: Image) -> tuple[int, int]:
+    """Return width and height of a Pillow image as it stands upright, from its header alone."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+
+
 def _upright(image: Image) -> Image:
     """Turn the image as its EXIF orientation says; an unreadable tag is no tag; Pillow turns TIFF itself."""
     from PIL.Image import Transpose
 
     try:
-        orientation = image.getexif().get(0x0112)
+        orientation = image.getexif().get(_ORIENTATION)
     except _DAMAGE:
         return image
     turns = {

@@ -8,7 +8,7 @@ from regionclip_cli.evaluation.task import GROUND_TRUTH, Task
 from regionclip_cli.hub.model_card import ModelCard
 from regionclip_cli.inference.preprocess import InferenceConfig
 from regionclip_cli.recipe.schema import EvaluateSection
-from regionclip_cli.vision.scoring import Scoring
+from regionclip_cli.recipe.scoring import Scoring
 
 Style = Literal["coco", "lvis"]
 

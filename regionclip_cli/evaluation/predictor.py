@@ -25,9 +25,9 @@ from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage
 from regionclip_cli.vision.classifier import fuse
 from regionclip_cli.vision.crop_encoder import CropEncoder
 from regionclip_cli.vision.detector import OpenVocabularyDetector
+from regionclip_cli.vision.postprocess import select
 from regionclip_cli.vision.proposals.base import Proposals
 from regionclip_cli.vision.proposals.static import GivenBoxes
-from regionclip_cli.vision.scoring import select
 
 
 class Predictor:

@@ -13,9 +13,9 @@ from regionclip_cli.errors import InputError
 from regionclip_cli.evaluation.matching import count_hits
 from regionclip_cli.evaluation.metrics import LIMITS
 from regionclip_cli.inference.preprocess import InferenceConfig, prepare_image
+from regionclip_cli.recipe.scoring import Scoring
 from regionclip_cli.runs.progress import Progress
 from regionclip_cli.vision.proposals.training import ProposalTraining
-from regionclip_cli.vision.scoring import Scoring
 
 
 @torch.no_grad()

@@ -170,13 +170,14 @@ class Detector:
 
     def _look_at_views(self, image: PreparedImage, inference: InferenceConfig) -> ImageDetections:
         plain = dataclasses.replace(inference, tiles=0, flip=False)
+        (whole,) = self.look([dataclasses.replace(image, views=None)], plain)
         if image.views is None:
-            return self.look([image], plain)[0]
+            return whole
 
         def detect(parts: Sequence[np.ndarray]) -> list[ImageDetections]:
             return self.look([prepare_image(image.name, part, plain) for part in parts], plain)
 
-        return detect_views(image, inference, detect)
+        return detect_views(whole, image.views, inference.scoring, detect)
 
     @property
     def engine(self) -> str:

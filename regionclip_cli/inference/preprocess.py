@@ -12,6 +12,7 @@ from regionclip_cli.data.resize import resize_array
 from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.model_card import ModelCard
 from regionclip_cli.inference.views import Views
+from regionclip_cli.recipe.detection import MAX_OVERLAP, MIN_TILE
 from regionclip_cli.recipe.scoring import Scoring, as_scoring
 from regionclip_cli.results.detections import ImageDetections
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 FALLBACK_CONF = 0.2
 """Score threshold of the default scoring where the model's card has none."""
-
-MIN_TILE = 32
-MAX_OVERLAP = 0.9
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,17 @@ as an image would be, and the whole image is detected as well, for objects large
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from regionclip_cli.inference.engines.selection import greedy_nms
+from regionclip_cli.recipe.scoring import Scoring
 from regionclip_cli.results.detections import ImageDetections
 
 if TYPE_CHECKING:
-    from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage
+    from regionclip_cli.inference.preprocess import InferenceConfig
 
 BORDER = 2.0
 """A box that ends within so many pixels of a tile's inner border is taken for a cut object."""
@@ -90,7 +92,7 @@ class Views:
 
     Attributes:
         pixels: The image, RGB uint8 (H, W, 3).
-        views: The whole image first.
+        views: Its tiles and mirror images; the whole image is not among them.
     """
 
     pixels: np.ndarray
@@ -101,78 +103,51 @@ class Views:
         """Return the views that the settings ask for, or None if the whole image is the only one."""
         height, width = pixels.shape[:2]
         tiles = windows(width, height, inference.tiles, inference.overlap) if inference.tiles else []
-        views = [View(window) for window in ((0, 0, width, height), *tiles)]
+        views = [View(window) for window in tiles]
         if inference.flip:
-            views += [View(view.window, mirrored=True) for view in views]
-        return cls(pixels, tuple(views)) if len(views) > 1 else None
+            views += [View(window, mirrored=True) for window in ((0, 0, width, height), *tiles)]
+        return cls(pixels, tuple(views)) if views else None
 
 
 Detect = Callable[[Sequence[np.ndarray]], list[ImageDetections]]
 
 
-def detect_views(image: PreparedImage, inference: InferenceConfig, detect: Detect) -> ImageDetections:
-    """Detect in every view of an image and merge the results.
+def detect_views(whole: ImageDetections, views: Views, scoring: Scoring, detect: Detect) -> ImageDetections:
+    """Detect in the views of an image and merge the results with those of the whole image.
 
-    Boxes cut by a tile's border are dropped, since the next tile or the whole image shows the object entire. What is
-    left is suppressed across views as the scoring suppresses it within one (`nms`, `iou`).
+    Boxes cut by a tile's border are dropped, since the next tile or the whole image shows the object entire. The rest
+    is suppressed across views as within one (`nms`, `iou`).
 
     Args:
-        image: An image with views.
-        inference: Settings.
+        whole: The detections in the whole image.
+        views: The other views.
+        scoring: Suppression and number of detections.
         detect: Detects in a batch of RGB uint8 images (h, w, 3).
 
     Returns:
         At most `max_dets` detections, by falling score.
     """
-    if image.views is None:
-        raise ValueError(f"{image.name} has no views")
-    found: list[ImageDetections] = []
-    for start in range(0, len(image.views.views), VIEWS_AT_ONCE):
-        views = image.views.views[start : start + VIEWS_AT_ONCE]
-        parts = detect([view.cut(image.views.pixels) for view in views])
-        for view, part in zip(views, parts, strict=True):
+    found = [whole]
+    for start in range(0, len(views.views), VIEWS_AT_ONCE):
+        some = views.views[start : start + VIEWS_AT_ONCE]
+        for view, part in zip(some, detect([view.cut(views.pixels) for view in some]), strict=True):
             boxes = view.boxes_in_image(part.boxes)
-            found.append(_select(part, boxes, np.flatnonzero(~view.is_cut(boxes, image.width, image.height)), image))
-    boxes = np.concatenate([part.boxes for part in found])
-    scores = np.concatenate([part.scores for part in found])
-    ids = np.concatenate([part.ids for part in found])
-    labels = tuple(label for part in found for label in part.labels)
-    every = ImageDetections(image.name, image.width, image.height, boxes, scores, labels, ids)
-    scoring = inference.scoring
-    kept = suppress(boxes, scores, ids if scoring.nms == "class" else np.zeros_like(ids),
-                    1.0 if scoring.nms == "off" else scoring.iou, scoring.max_dets)  # fmt: skip
-    return _select(every, boxes, kept, image)
-
-
-def suppress(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, iou: float, limit: int) -> np.ndarray:
-    """Return the rows that greedy non-maximum suppression keeps, at most `limit`, by falling score.
-
-    Args:
-        boxes: (N, 4) xyxy.
-        scores: (N,).
-        groups: (N,); only boxes of one group suppress one another.
-        iou: Overlap above which the lower of two boxes is dropped.
-        limit: Number of rows to return at most.
-    """
-    order = np.argsort(-scores, kind="stable")
-    kept: list[int] = []
-    while len(order) and len(kept) < limit:
-        best, rest = order[0], order[1:]
-        kept.append(int(best))
-        order = rest[(_iou(boxes[best], boxes[rest]) <= iou) | (groups[rest] != groups[best])]
-    return np.array(kept, np.int64)
-
-
-def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the intersection over union (N,) of one box with boxes (N, 4)."""
-    shared = np.clip(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    return shared / np.maximum(areas - shared, 1e-9)
-
-
-def _select(part: ImageDetections, boxes: np.ndarray, rows: np.ndarray, image: PreparedImage) -> ImageDetections:
-    """Return some rows of a part's detections, with other boxes, as those of the image."""
-    labels = tuple(part.labels[row] for row in rows)
-    return ImageDetections(
-        image.name, image.width, image.height, boxes[rows].astype(np.float32), part.scores[rows], labels, part.ids[rows]
+            rows = np.flatnonzero(~view.is_cut(boxes, whole.width, whole.height))
+            found.append(_select(replace(part, boxes=boxes, width=whole.width, height=whole.height), rows))
+    merged = replace(
+        whole,
+        boxes=np.concatenate([part.boxes for part in found]),
+        scores=np.concatenate([part.scores for part in found]),
+        labels=tuple(label for part in found for label in part.labels),
+        ids=np.concatenate([part.ids for part in found]),
     )
+    merged = _select(merged, np.argsort(-merged.scores, kind="stable"))
+    group = merged.ids if scoring.nms == "class" else np.zeros_like(merged.ids)
+    iou = 1.0 if scoring.nms == "off" else scoring.iou
+    return _select(merged, greedy_nms(merged.boxes, group, iou, scoring.max_dets))
+
+
+def _select(found: ImageDetections, rows: np.ndarray) -> ImageDetections:
+    """Return some rows of detections."""
+    labels = tuple(found.labels[row] for row in rows)
+    return replace(found, boxes=found.boxes[rows], scores=found.scores[rows], labels=labels, ids=found.ids[rows])

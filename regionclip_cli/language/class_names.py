@@ -137,6 +137,35 @@ class Vocabulary:
         return len(self.labels)
 
 
+def learned_places(labels: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Return the place of each label among the classes of a learned layer; upper and lower case are the same.
+
+    Raises:
+        UsageError: One is not among them.
+    """
+    places = {name.casefold(): place for place, name in enumerate(classes)}
+    for label in labels:
+        if label.casefold() not in places:
+            raise UsageError(
+                f"{label!r} is not one of the {len(classes)} classes that this model has learned.",
+                f"{did_you_mean(label, classes)} Its classifier is a learned layer and cannot read words; "
+                "a model with a text classifier can.".strip(),
+            )
+    return [places[label.casefold()] for label in labels]
+
+
+def refuse_distractors(vocabulary: Vocabulary, model: str) -> None:
+    """Refuse distractors for a model whose classifier is a learned layer.
+
+    Raises:
+        UsageError: There are some.
+    """
+    if vocabulary.distractors:
+        raise UsageError(
+            f"The model {model!r} takes no distractors: all its classes compete already, and it knows no other words."
+        )
+
+
 @dataclass(frozen=True)
 class _Class:
     label: str

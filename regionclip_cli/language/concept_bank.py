@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +102,17 @@ class ConceptBank:
             return cls(tuple(names), embeddings, metadata.get("model", ""), metadata.get("templates", ""))
         except UsageError as err:
             raise UsageError(f"{path} is damaged: {err.message}") from err
+
+    def check_distractors(self, distractors: Sequence[str]) -> None:
+        """Check that no distractor is also a name of the bank.
+
+        Raises:
+            UsageError: One is.
+        """
+        names = {name.casefold() for name in self.names}
+        shared = next((phrase for phrase in distractors if phrase.casefold() in names), None)
+        if shared is not None:
+            raise UsageError(f"{shared!r} is a name of the bank and a distractor.")
 
     def check(self, model: str, dim: int) -> None:
         """Refuse to be used with another model than the one that made the bank.

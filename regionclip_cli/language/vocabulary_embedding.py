@@ -71,10 +71,7 @@ def embed_bank(
     if distractors:
         if encoder is None:
             raise UsageError("Distractors need the model's text encoder, and none is given.")
-        names = {name.casefold() for name in bank.names}
-        shared = next((phrase for phrase in distractors if phrase.casefold() in names), None)
-        if shared is not None:
-            raise UsageError(f"{shared!r} is a name of the bank and a distractor.")
+        bank.check_distractors(distractors)
         embeddings = torch.cat([embeddings, encoder.encode(distractors, bank.templates or None)])
     return EmbeddedVocabulary(bank.names, embeddings, _groups([1] * len(embeddings)), len(bank.names))
 

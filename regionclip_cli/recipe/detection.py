@@ -9,6 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DEFAULT_OUT = Path("regionclip-detections")
 
+MIN_TILE = 32
+"""Smallest side of a tile in pixels."""
+
+MAX_OVERLAP = 0.9
+"""Largest fraction of a side that tiles may share."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -51,7 +57,7 @@ class DetectSettings(BaseModel):
     tiles: Annotated[int, Field(ge=0)] = Field(
         0, description="Also detect in overlapping tiles of this side in pixels, for small objects; 0 disables."
     )
-    overlap: Annotated[float, Field(ge=0, le=0.9)] = Field(
+    overlap: Annotated[float, Field(ge=0, le=MAX_OVERLAP)] = Field(
         0.2, description="Minimum overlap of neighbouring tiles, as a fraction of their side."
     )
     flip: bool = Field(False, description="Also detect in the mirrored image (test-time augmentation).")
@@ -84,6 +90,8 @@ class DetectSettings(BaseModel):
     def _fits_together(self) -> DetectSettings:
         if self.classes is not None and self.concepts is not None:
             raise ValueError("classes and concepts cannot be combined; give one of them")
+        if 0 < self.tiles < MIN_TILE:
+            raise ValueError(f"tiles must have a side of at least {MIN_TILE} pixels, not {self.tiles}")
         if self.boxes is not None and (self.tiles or self.flip):
             raise ValueError("boxes cannot be combined with tiles or flip")
         if self.resume and self.json_lines and self.out is None:

@@ -14,10 +14,10 @@ from regionclip_cli.data.region_labels.store import remove_parts, writing_shard
 from regionclip_cli.errors import InputError
 from regionclip_cli.inference.prefetch import prefetch
 from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage, prepare_image
+from regionclip_cli.recipe.scoring import as_scoring
 from regionclip_cli.runs.progress import Progress
 from regionclip_cli.stages.label_plan import Plan
 from regionclip_cli.stages.label_teacher import RegionTeacher
-from regionclip_cli.vision.scoring import as_scoring
 
 MOST_WARNINGS = 20
 """So many unreadable images are told one by one; all of them are listed in the end."""

@@ -15,6 +15,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from regionclip_cli.recipe.scoring import Scoring, as_scoring
 from regionclip_cli.registry import MODELS
 from regionclip_cli.vision import roi_training
 from regionclip_cli.vision.backbones.base import Backbone
@@ -24,10 +25,10 @@ from regionclip_cli.vision.classifier import ConceptClassifier, calibrate, fuse
 from regionclip_cli.vision.federated import FederatedClasses
 from regionclip_cli.vision.linear_classifier import LinearClassifier
 from regionclip_cli.vision.mask_head import RegionMaskHead, mask_loss, paste_masks
+from regionclip_cli.vision.postprocess import select
 from regionclip_cli.vision.proposals.base import Proposals, ProposalSource
 from regionclip_cli.vision.proposals.build import build_proposals
 from regionclip_cli.vision.region_encoder import RegionEncoder
-from regionclip_cli.vision.scoring import Scoring, as_scoring, select
 
 
 @MODELS.register_module()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from regionclip_cli.errors import UsageError, did_you_mean
+from regionclip_cli.errors import UsageError
+from regionclip_cli.language.class_names import learned_places
 from regionclip_cli.registry import MODELS
 
 INITIAL_DEVIATION = 0.01
@@ -48,15 +49,7 @@ class LinearClassifier(nn.Module):
         Raises:
             UsageError: One is not among its classes.
         """
-        places = {name.casefold(): place for place, name in enumerate(self.classes)}
-        for label in labels:
-            if label.casefold() not in places:
-                raise UsageError(
-                    f"{label!r} is not one of the {len(self.classes)} classes that this model has learned.",
-                    f"{did_you_mean(label, self.classes)} Its classifier is a learned layer and cannot read words; "
-                    "a model with a text classifier can.".strip(),
-                )
-        chosen = [places[label.casefold()] for label in labels]
+        chosen = learned_places(labels, self.classes)
         self.chosen = torch.tensor(chosen, dtype=torch.long, device=self.weight.device)
 
     def set_concepts(self, embeddings: Tensor, groups: Tensor | None = None, num_classes: int | None = None) -> None:

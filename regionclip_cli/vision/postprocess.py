@@ -18,10 +18,26 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from regionclip_cli.errors import UsageError
+from regionclip_cli.recipe.scoring import Scoring
 
 NmsMode = Literal["class", "agnostic", "off"]
 SoftMethod = Literal["gaussian", "linear"]
 Detections = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def select(scoring: Scoring, boxes: Tensor, scores: Tensor) -> Detections:
+    """Return the detections to keep of boxes (K, 4) with scores (K, C); see `select_detections`."""
+    return select_detections(
+        boxes,
+        scores,
+        conf=scoring.conf,
+        iou=scoring.iou,
+        nms=scoring.nms,
+        max_dets=scoring.max_dets,
+        soft=scoring.soft,
+        sigma=scoring.sigma,
+        min_score=scoring.min_score,
+    )
 
 
 def select_detections(

@@ -11,9 +11,9 @@ from mmengine.structures import InstanceData
 from toys import DIM, build_detector, detector_config, draw_shapes, image_sample, toy_proposals
 
 from regionclip_cli.errors import UsageError
+from regionclip_cli.recipe.scoring import SCORINGS, Scoring, as_scoring
 from regionclip_cli.registry import MODELS
 from regionclip_cli.vision.detector import OpenVocabularyDetector
-from regionclip_cli.vision.scoring import SCORINGS, Scoring, as_scoring
 
 
 def given(sample_, boxes) -> DetDataSample:

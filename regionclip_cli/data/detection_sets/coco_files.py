@@ -78,15 +78,19 @@ def open_other(data: DetectionData, part: Part) -> DetectionSet:
         raise UsageError(f"The dataset format {data.dataset} needs annotations.", "Name them with --annotations.")
     path = user_path(data.annotations)
     if not path.exists():
-        raise MissingError(f"There is no file or folder {path}.", "Check --annotations.")
+        raise MissingError(f"Annotations not found: {path}.", "Check --annotations.")
     problems = Problems(path)
     folder = None if data.images is None else user_path(data.images)
-    if folder is not None and not folder.is_dir():
-        raise MissingError(f"There is no image folder {folder}.", "Check --images.")
+    _check_image_folder(folder)
     check_options(data.dataset, data.options)
     found = READERS[data.dataset](Request(path, folder, part, data.options, problems))
     raw = collect(found, problems)
     return _detection_set(raw, path, found.folder, "coco", data.lenient, data.limit, problems, segmented=False)
+
+
+def _check_image_folder(folder: Path | None) -> None:
+    if folder is not None and not folder.is_dir():
+        raise MissingError(f"There is no folder of images {folder}.", "Name it with --images.")
 
 
 def _detection_set(
@@ -102,8 +106,7 @@ def _detection_set(
     if not raw.categories:
         problems.settle(lenient)
         raise UsageError(f"{path} has no categories.")
-    if folder is not None and not folder.is_dir():
-        raise MissingError(f"There is no folder of images {folder}.", "Name it with --images.")
+    _check_image_folder(folder)
     kept, files = _present(raw, folder, limit, problems)
     category_ids = sorted(raw.categories)
     names = tuple(raw.categories[number][0] for number in category_ids)

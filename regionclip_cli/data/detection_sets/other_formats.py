@@ -23,6 +23,7 @@ import yaml
 from regionclip_cli.data.detection_sets.annotations import Raw
 from regionclip_cli.data.detection_sets.validation import Problems, Wrong, shown
 from regionclip_cli.data.images import IMAGE_SUFFIXES
+from regionclip_cli.data.pixels import upright_size
 from regionclip_cli.errors import MissingError, UsageError, did_you_mean
 from regionclip_cli.files import parsing, user_path
 
@@ -154,7 +155,7 @@ def _size(folder: Path | None, name: str) -> tuple[int, int]:
     """Return width and height of an image file, upright.
 
     Raises:
-        Wrong: There is no folder, or the file is missing or damaged.
+        Wrong: The folder is unknown, or the file is missing or damaged.
     """
     from PIL import Image
 
@@ -163,8 +164,7 @@ def _size(folder: Path | None, name: str) -> tuple[int, int]:
     path = folder / name
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
-            return (image.height, image.width) if turned else (image.width, image.height)
+            return upright_size(image)
     except FileNotFoundError as err:
         raise Wrong(f"names the image {name}, which is not in {folder}") from err
     except Exception as err:
@@ -186,7 +186,7 @@ def read_voc(request: Request) -> Annotations:
     """
     root = request.path
     if not root.is_dir():
-        raise MissingError(f"There is no folder {root}.", "Pascal VOC annotations are a folder of XML files.")
+        raise MissingError(f"Annotation folder not found: {root}.", "Pascal VOC needs a folder of XML files.")
     if (root / "Annotations").is_dir():
         root /= "Annotations"
     folder = request.folder
@@ -228,12 +228,9 @@ def _voc_images(root: Path, folder: Path | None, files: list[Path], problems: Pr
 def _voc_name(tree: ElementTree.Element, file: Path, inside: Path, folder: Path | None) -> str:
     """Return the image's name: `filename`, below the folder that the XML file has below its own root."""
     name = (tree.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
-    candidates = [name] if name else []
-    candidates += [file.stem + suffix for suffix in IMAGE_SUFFIXES]
-    for candidate in candidates:
-        if folder is None or (folder / inside / candidate).is_file():
-            return (PurePosixPath(inside.as_posix()) / candidate).as_posix()
-    return (PurePosixPath(inside.as_posix()) / (name or f"{file.stem}.jpg")).as_posix()
+    candidates = [name or f"{file.stem}.jpg", *(file.stem + suffix for suffix in sorted(IMAGE_SUFFIXES))]
+    found = (each for each in candidates if folder is not None and (folder / inside / each).is_file())
+    return (PurePosixPath(inside.as_posix()) / next(found, candidates[0])).as_posix()
 
 
 def _text(element: ElementTree.Element, path: str) -> str:
@@ -357,7 +354,7 @@ def _yolo_box(words: list[str], classes: tuple[str, ...]) -> Box:
 def read_cvat(request: Request) -> Annotations:
     """Read an export "CVAT for images 1.1": the XML file, or the zip archive that holds it.
 
-    Boxes and the bounding boxes of polygons are taken; boxes outside the image's frame (`outside`) are not.
+    Polygons are replaced by their bounding boxes; other shapes are ignored.
 
     Raises:
         MissingError: There is no such file.
@@ -475,7 +472,7 @@ def read_openimages(request: Request) -> Annotations:
     path = request.path
     names_file = user_path(request.options.get("names") or path.with_name("class-descriptions-boxable.csv"))
     if not names_file.is_file():
-        raise MissingError(f"There is no file of class names {names_file}.", "Name it: `options: {names: FILE}`.")
+        raise MissingError(f"Class name file not found: {names_file}.", "Set `options: {names: FILE}`.")
     with (
         parsing(f"{names_file} is not a list of class names"),
         names_file.open(newline="", encoding="utf-8-sig") as file,

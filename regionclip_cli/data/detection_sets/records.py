@@ -18,6 +18,7 @@ from regionclip_cli.data.captions.synthetic import encode_png, image_bytes, load
 from regionclip_cli.data.detection_sets.coco_files import OVERHANG
 from regionclip_cli.data.detection_sets.detection_set import Columns, DetectionSet, Lists, Segmentation, Source
 from regionclip_cli.data.detection_sets.validation import Problems, Wrong
+from regionclip_cli.data.pixels import upright_size
 from regionclip_cli.data.scenes import SCENE_CLASSES, draw_scene
 from regionclip_cli.errors import InputError, PluginError, UsageError
 from regionclip_cli.recipe.schema import CaptionData, DetectionData
@@ -197,8 +198,7 @@ def _size(record: Mapping[str, Any], place: int) -> tuple[int, int]:
             image = Image.open(io.BytesIO(image_bytes(image, f"record {place}")))
         except (UnidentifiedImageError, OSError) as err:
             raise Wrong("has an image that cannot be read.") from err
-    width, height = image.size
-    return (height, width) if image.getexif().get(0x0112, 1) >= 5 else (width, height)
+    return upright_size(image)
 
 
 def _gather(

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from regionclip_cli.errors import MissingError, UsageError, did_you_mean
+from regionclip_cli.errors import MissingError, UsageError
 from regionclip_cli.hub.graphs import ONNX
 from regionclip_cli.hub.model_card import fingerprint
 from regionclip_cli.inference.engines import selection
 from regionclip_cli.inference.engines.sessions import Graph
 from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage
-from regionclip_cli.language.class_names import Vocabulary
+from regionclip_cli.language.class_names import Vocabulary, learned_places, refuse_distractors
 from regionclip_cli.language.graph_text_encoder import GraphTextEncoder
 from regionclip_cli.recipe.scoring import Scoring
 from regionclip_cli.results.detections import ImageDetections
@@ -71,10 +71,7 @@ class OnnxEngine:
         bank.check(self.card.text_model, self._facts.embed_dim)
         rows = bank.embeddings.numpy()
         if distractors:
-            names = {name.casefold() for name in bank.names}
-            shared = next((phrase for phrase in distractors if phrase.casefold() in names), None)
-            if shared is not None:
-                raise UsageError(f"{shared!r} is a name of the bank and a distractor.")
+            bank.check_distractors(distractors)
             rows = np.concatenate([rows, self.encoder.embed(distractors, bank.templates or None)])
         self._set_concepts(rows, [1] * len(rows), len(bank.names))
 
@@ -157,16 +154,8 @@ class OnnxEngine:
 
     def _choose(self, vocabulary: Vocabulary) -> None:
         """Choose among the classes of a learned layer."""
-        if vocabulary.distractors:
-            raise UsageError(f"The model {self.card.name!r} takes no distractors: all its classes compete already.")
-        places = {name.casefold(): place for place, name in enumerate(self.card.classes)}
-        for label in vocabulary.labels:
-            if label.casefold() not in places:
-                raise UsageError(
-                    f"{label!r} is not one of the {len(places)} classes that this model has learned.",
-                    did_you_mean(label, self.card.classes),
-                )
-        self._chosen = np.array([places[label.casefold()] for label in vocabulary.labels], np.int64)
+        refuse_distractors(vocabulary, self.card.name)
+        self._chosen = np.array(learned_places(vocabulary.labels, self.card.classes), np.int64)
 
 
 def _given(image: PreparedImage) -> tuple[np.ndarray, np.ndarray | None]:

@@ -44,12 +44,19 @@ def select_proposals(
     found, scores, group = found[sound], scores[sound], group[sound]
     order = np.argsort(-scores, kind="stable")
     found, scores, group = found[order], scores[order], group[order]
-    kept = _greedy(found, group, nms_iou, max_proposals)
+    kept = greedy_nms(found, group, nms_iou, max_proposals)
     return found[kept], scores[kept]
 
 
-def _greedy(boxes: np.ndarray, group: np.ndarray, iou: float, most: int) -> list[int]:
-    """Return the rows that non-maximum suppression keeps of boxes (N, 4), best first, within each group."""
+def greedy_nms(boxes: np.ndarray, group: np.ndarray, iou: float, most: int) -> np.ndarray:
+    """Return the rows (M,) int64 that non-maximum suppression keeps.
+
+    Args:
+        boxes: (N, 4) xyxy, best first.
+        group: (N,); only boxes of one group suppress one another.
+        iou: Overlap above which the lesser of two boxes is dropped.
+        most: Number of rows to return at most.
+    """
     alive = np.ones(len(boxes), bool)
     kept: list[int] = []
     at = 0
@@ -61,7 +68,7 @@ def _greedy(boxes: np.ndarray, group: np.ndarray, iou: float, most: int) -> list
         others = at + 1 + np.flatnonzero(alive[at + 1 :] & (group[at + 1 :] == group[at]))
         alive[others[overlaps(boxes[at], boxes[others]) > iou]] = False
         at += 1
-    return kept
+    return np.array(kept, np.int64)
 
 
 def overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -138,7 +145,7 @@ def select_detections(boxes: np.ndarray, scores: np.ndarray, how: Scoring) -> tu
         kept = np.arange(min(len(rows), how.max_dets))
     elif how.soft is None:
         group = labels if how.nms == "class" else np.zeros_like(labels)
-        kept = np.array(_greedy(boxes[rows], group, how.iou, how.max_dets), np.int64)
+        kept = greedy_nms(boxes[rows], group, how.iou, how.max_dets)
     else:
         kept = _soften(boxes[rows], labels, values, how)
     return boxes[rows[kept]], values[kept], labels[kept]

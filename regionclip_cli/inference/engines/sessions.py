@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from regionclip_cli.errors import MissingError, UsageError
+from regionclip_cli.files import parsing
 from regionclip_cli.hub.graphs import GRAPH_KEY, GRAPH_VERSION, GraphFacts, GraphPart, graph_path
 from regionclip_cli.hub.model_card import METADATA_KEY, ModelCard
 
@@ -37,11 +38,8 @@ class Graph:
         options.log_severity_level = 4
         # Idle threads of one graph would spin and take the cores from the next one.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
+        with parsing(f"{self.path} cannot be loaded by ONNX Runtime", _AGAIN):
             self._session = runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-        except Exception as err:
-            reason = str(err).strip().splitlines()[0][:160] if str(err).strip() else type(err).__name__
-            raise UsageError(f"{self.path} cannot be loaded by ONNX Runtime: {reason}.", _AGAIN) from err
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
             self.facts = GraphFacts.model_validate_json(metadata.get(GRAPH_KEY, ""))
@@ -64,12 +62,9 @@ class Graph:
         Raises:
             UsageError: The graph cannot process the inputs, for example an image that is too small.
         """
-        try:
+        shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
+        with parsing(f"{self.path} cannot process {shapes}"):
             return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
-        except Exception as err:
-            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in inputs.items())
-            reason = str(err).strip().splitlines()[0][:160] if str(err).strip() else type(err).__name__
-            raise UsageError(f"{self.path} cannot process {shapes}: {reason}.") from err
 
 
 def _runtime() -> Any:

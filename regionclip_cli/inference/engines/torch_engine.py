@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from regionclip_cli.errors import UsageError
 from regionclip_cli.hub.model_card import fingerprint
 from regionclip_cli.inference.device import choose_device, choose_dtype
 from regionclip_cli.inference.preprocess import InferenceConfig, PreparedImage
-from regionclip_cli.language.class_names import Vocabulary
+from regionclip_cli.language.class_names import Vocabulary, refuse_distractors
 from regionclip_cli.language.concept_bank import ConceptBank
 from regionclip_cli.language.text_encoder import TextEncoder
 from regionclip_cli.language.vocabulary_embedding import EmbeddedVocabulary, embed_bank, embed_vocabulary
@@ -59,11 +58,7 @@ class TorchEngine:
         if not isinstance(classifier, LinearClassifier):
             self._set_concepts(embed_vocabulary(vocabulary, self.encoder, progress=progress))
             return
-        if vocabulary.distractors:
-            raise UsageError(
-                f"The model {self.card.name!r} takes no distractors: all its classes compete already, and it knows no "
-                "other words."
-            )
+        refuse_distractors(vocabulary, self.card.name)
         classifier.choose(vocabulary.labels)
 
     def set_bank(self, bank: ConceptBank, distractors: Sequence[str] = ()) -> None:
